@@ -1,0 +1,64 @@
+# make demo   set up, then the main job on drawn people      make test   set up, then the tests
+# make check  lint, types, import contracts, format          make bench  the measured comparisons
+# make setup TORCH_BACKEND=cpu   a CPU-only torch (6 GB of CUDA packages less); say it once, before anything else
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+UV := $(BIN)/uv
+TORCH_BACKEND ?=
+INSTALL := $(UV) pip install --quiet --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND))
+
+LOCKED := \# Pinned by 'make lock' from pyproject.toml, for Python 3.11 and newer. Do not edit.
+CUDA := ^(nvidia-|cuda-|triton==)
+
+timed = t0=$$(date +%s); echo "== $(1)"; $(2); echo "== $(1): done in $$(( $$(date +%s) - t0 )) s"
+
+.PHONY: help setup setup-dev demo test check format bench lock clean
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"lookalike needs Python 3.11 or newer, got {sys.version.split()[0]}: run make with PYTHON=python3.11")'
+	@$(call timed,making $(VENV),$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION))
+
+$(VENV)/.product: requirements.txt constraints-cuda.txt pyproject.toml | $(UV)
+	@$(call timed,installing what lookalike needs into $(VENV),$(INSTALL) -r requirements.txt -c constraints-cuda.txt && $(INSTALL) --no-deps --no-build-isolation -e .)
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.product
+	@$(call timed,installing what the tests need into $(VENV),$(INSTALL) -r requirements-dev.txt -c constraints-cuda.txt)
+	@touch $@
+
+setup: $(VENV)/.product
+setup-dev: $(VENV)/.dev
+
+demo: setup
+	@$(call timed,the demo,$(BIN)/lookalike demo)
+
+test: setup-dev
+	@$(call timed,the tests,$(BIN)/python -m pytest $(PYTEST_ARGS))
+
+check: setup-dev
+	@$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
+	@$(call timed,types,$(BIN)/mypy)
+	@$(call timed,import contracts,$(BIN)/lint-imports)
+
+format: setup-dev
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+lock: | $(UV)
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header pyproject.toml -o $(VENV)/all.txt
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header --group dev -c $(VENV)/all.txt pyproject.toml -o $(VENV)/dev.txt
+	@{ echo "$(LOCKED)"; grep -vE '$(CUDA)' $(VENV)/all.txt; } > requirements.txt
+	@{ echo "$(LOCKED)"; echo "# What a CUDA build of torch brings along; a CPU-only torch takes none of it."; grep -E '$(CUDA)' $(VENV)/all.txt; } > constraints-cuda.txt
+	@{ echo "$(LOCKED)"; echo "-r requirements.txt"; comm -13 <(sort $(VENV)/all.txt) <(sort $(VENV)/dev.txt); } > requirements-dev.txt
+
+clean:
+	rm -rf $(VENV) .prefect build *.egg-info
