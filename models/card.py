@@ -6,9 +6,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-__all__ = ["BoxMargin", "CardError", "EncoderCard", "InputSpec", "Template", "encoder_id", "parse_card", "problems_of_card"]
+__all__ = [
+    "BoxMargin",
+    "CardError",
+    "EncoderCard",
+    "InputSpec",
+    "Template",
+    "encoder_id",
+    "parse_card",
+    "problems_of_card",
+]
 
-PositiveFloat = Annotated[float, Field(gt=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class CardError(ValueError):
@@ -24,7 +34,7 @@ class InputSpec(BaseModel):
     width: Annotated[int, Field(ge=16, le=1024)]
     colour: Literal["rgb", "bgr"]
     scale: PositiveFloat
-    mean: tuple[float, float, float]
+    mean: tuple[Finite, Finite, Finite]
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
 

@@ -1,0 +1,71 @@
+"""Index a source's photos and publish a version."""
+
+import argparse
+import os
+from typing import Any
+
+from app.store_option import store_of
+from app.terminal import showing_progress
+
+__all__ = ["add_arguments", "run", "show"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """SOURCE and how to index it."""
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a folder, an s3:// prefix, or a .txt file with a path or url a line"
+    )
+    parser.add_argument(
+        "--encoder", help="a published encoder's name, an id in the store, or an .onnx file with its card beside it"
+    )
+    parser.add_argument("--labels", choices=["folder"], help="take the name of a photo's folder as the person's name")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="child processes (default: the machine's cores)"
+    )
+    parser.add_argument("--shard-photos", type=int, default=256, help="photos a shard, about (default: 256)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Run the flow `build-index`."""
+    from flows.build_index import build_index  # noqa: PLC0415
+    from tasks import policies  # noqa: PLC0415
+    from tasks.steps.list_photos import check_source  # noqa: PLC0415
+
+    store = store_of(args)
+    check_source(args.source, store=store)
+    with showing_progress():
+        return build_index.with_options(task_runner=policies.threads(args.workers))(
+            source=args.source,
+            store=store,
+            encoder=args.encoder,
+            labels=args.labels,
+            workers=args.workers,
+            shard_photos=args.shard_photos,
+        )
+
+
+def show(result: dict[str, Any]) -> str:
+    """What was published, and what became of the photos."""
+    plan, seconds = result["plan"], result["seconds"]
+    lines = []
+    if result["published"]:
+        lines.append(f"published version {result['version']}: {result['faces']:,} faces in {result['seen']:,} photos")
+    else:
+        lines.append(
+            f"nothing new: version {result['version']} stays, {result['faces']:,} faces in {result['seen']:,} photos"
+        )
+    lines.append(
+        "photos: "
+        + ", ".join(f"{n:,} {status}" for status, n in result["photos"].items())
+        + f" = {result['seen']:,} seen"
+    )
+    lines.append(
+        "source: " + ", ".join(f"{n:,} {kind}" for kind, n in plan.items() if n or kind in {"added", "removed"})
+    )
+    lines.append("shards: " + ", ".join(f"{n:,} {kind}" for kind, n in result["shards"].items()))
+    if result["index"]:
+        index = result["index"]
+        recall = "not measured" if index["recall_at_10"] is None else f"{index['recall_at_10']:.3f}"
+        lines.append(f"index: {index['key']}, recall@10 {recall}, {index['bytes']:,} bytes")
+    lines.append("seconds: " + ", ".join(f"{stage} {s:.1f}" for stage, s in seconds.items()))
+    return "\n".join(lines)

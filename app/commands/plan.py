@@ -1,0 +1,28 @@
+"""Say what a build would do."""
+
+import argparse
+from typing import Any
+
+from app.store_option import store_of
+
+__all__ = ["add_arguments", "run", "show"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """SOURCE."""
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a folder, an s3:// prefix, or a .txt file with a path or url a line"
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Compare the source with the published version; no Prefect is needed."""
+    from tasks.steps.contract import Contract  # noqa: PLC0415
+    from tasks.steps.plan_build import compare_source  # noqa: PLC0415
+
+    return compare_source(args.source, store=store_of(args), contract=Contract()).as_json()
+
+
+def show(result: dict[str, Any]) -> str:
+    """The counts, one a line."""
+    return "\n".join(f"{name:<10}{n:>10,}" for name, n in result.items())

@@ -1,0 +1,48 @@
+"""List the published versions."""
+
+import argparse
+from typing import Any
+
+from app.store_option import store_of
+
+__all__ = ["add_arguments", "run", "show"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """No more than every command has."""
+    del parser
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Read every manifest; no Prefect is needed."""
+    from store.layout import open_store  # noqa: PLC0415
+    from store.versions import current_number, published_numbers, read_version  # noqa: PLC0415
+
+    storage = open_store(store_of(args))
+    current = current_number(storage)
+    rows = []
+    for number in published_numbers(storage):
+        manifest = read_version(storage, number).manifest
+        rows.append(
+            {
+                "version": number,
+                "parent": manifest.parent,
+                "created_at": manifest.created_at,
+                "photos": manifest.photos,
+                "faces": manifest.faces,
+                "encoder": manifest.encoder.id,
+                "current": number == current,
+            }
+        )
+    return {"versions": rows}
+
+
+def show(result: dict[str, Any]) -> str:
+    """A line a version, the current one marked."""
+    lines = [f"{'':2}{'version':>7} {'photos':>10} {'faces':>10}  {'created':<26} encoder"]
+    for row in result["versions"]:
+        mark = "* " if row["current"] else "  "
+        lines.append(
+            f"{mark}{row['version']:>7} {row['photos']:>10,} {row['faces']:>10,}  {row['created_at']:<26} {row['encoder']}"
+        )
+    return "\n".join(lines) if result["versions"] else "no version yet: run `lookalike build SOURCE`"

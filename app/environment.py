@@ -1,0 +1,29 @@
+"""Prefect's surroundings, set before it is imported, from whatever folder `lookalike` is run."""
+
+import os
+from pathlib import Path
+
+__all__ = ["PROJECT", "prepare_prefect"]
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def prepare_prefect(*, verbose: bool = False) -> None:
+    """Give Prefect a home inside the project, time to start, and no telemetry; what the user has set stays.
+
+    Args:
+        verbose: Prefect's own log lines go to stderr too; otherwise only lookalike's.
+    """
+    home = PROJECT / ".prefect"
+    if not os.access(PROJECT, os.W_OK):
+        home = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "lookalike" / "prefect"
+    defaults = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO" if verbose else "CRITICAL",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,71 @@
+"""Flow `build-index`: from a source of photos to a published index version."""
+
+from typing import Annotated, Any, Literal
+
+from prefect import flow, get_run_logger
+from pydantic import Field
+
+from flows.shards import align_shards, embed_shards
+from tasks import policies
+from tasks.check_version import check_version
+from tasks.list_photos import list_photos
+from tasks.plan_build import plan_build
+from tasks.publish_version import publish_version
+from tasks.resolve_encoder import resolve_encoder
+from tasks.steps.children import children
+from tasks.steps.contract import Contract
+from tasks.steps.plan_build import discard_plan
+from tasks.steps.progress import Stages
+from tasks.steps.summarise import summarise_build
+from tasks.write_index import write_index
+
+__all__ = ["build_index"]
+
+
+@flow(name="build-index", flow_run_name="build-index {source}", task_runner=policies.threads())
+def build_index(
+    source: str,
+    store: str = "lookalike-store",
+    encoder: str | None = None,
+    labels: Literal["folder"] | None = None,
+    workers: Annotated[int, Field(ge=1, le=256)] = policies.WORKERS,
+    shard_photos: Annotated[int, Field(ge=1, le=100_000)] = 256,
+) -> dict[str, Any]:
+    """Find, align and embed every face of a source's photos and publish an index version.
+
+    Shards that are stored already are not computed again; with nothing new, nothing is published.
+
+    Args:
+        source: a folder, an s3:// prefix, or a .txt file with a path or url a line.
+        store: a folder or an s3:// prefix; made when it is missing.
+        encoder: a published encoder's name, an id in the store, or the path of an .onnx file with its card beside it.
+        labels: "folder" takes the name of a photo's folder as the person's name.
+        workers: child processes that compute shards.
+        shard_photos: photos a shard, about.
+    """
+    stages = Stages()
+    contract = Contract()
+    with stages.stage("list"):
+        listed = list_photos(source, store=store)
+        embedder = resolve_encoder(encoder, store=store)
+    with stages.stage("plan"):
+        plan = plan_build(
+            listed, store=store, contract=contract, encoder=embedder.id, labels=labels, shard_photos=shard_photos
+        )
+    computed = {"computed": len(plan.requests), "finished": len(plan.finished), "kept": len(plan.kept)}
+    if not plan.needed:
+        discard_plan(plan, store=store)
+        get_run_logger().info("nothing new in %s: nothing published", plan.source)
+        return summarise_build(plan, store=store, published=False, seconds=stages.seconds(), computed=computed)
+    with children(workers):
+        with stages.stage("align"):
+            found = align_shards(plan, store=store, contract=contract)
+        with stages.stage("embed"):
+            embed_shards(found, plan, store=store, contract=contract, encoder=embedder)
+    with stages.stage("index"):
+        draft = write_index(plan, store=store, contract=contract, encoder=embedder)
+    with stages.stage("check"):
+        checked = check_version(draft, store=store)
+    with stages.stage("publish"):
+        publish_version(checked.draft, store=store, plan=plan)
+    return summarise_build(plan, store=store, published=True, seconds=stages.seconds(), computed=computed)

@@ -1,0 +1,45 @@
+"""The mapped part that flows share: a task a shard, and progress as they end."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import unmapped
+from prefect.futures import PrefectFuture, as_completed
+
+from tasks import policies
+from tasks.embed_faces import embed_faces
+from tasks.find_faces import find_faces
+from tasks.steps.contract import Contract
+from tasks.steps.find_faces import FoundFaces, shard_of
+from tasks.steps.plan_build import BuildPlan
+from tasks.steps.progress import report
+from tasks.steps.resolve_encoder import EncoderRef
+
+__all__ = ["align_shards", "embed_shards"]
+
+
+def align_shards(plan: BuildPlan, *, store: str, contract: Contract) -> list[FoundFaces]:
+    """Commit every shard of a plan; those an earlier run finished come from the cache or the store."""
+    fixed: dict[str, Any] = {"store": unmapped(store), "contract": unmapped(contract)}
+    again = policies.stored_in(find_faces, store, refresh=False).map(list(plan.finished), **fixed)
+    fresh = policies.stored_in(find_faces, store, refresh=True).map(list(plan.requests), **fixed)
+    return _results("align", [*again, *fresh])
+
+
+def embed_shards(
+    found: Sequence[FoundFaces], plan: BuildPlan, *, store: str, contract: Contract, encoder: EncoderRef
+) -> None:
+    """Embed every shard that the next version stands on and that this encoder has not embedded."""
+    shards = [*found, *(FoundFaces(shard=ref, computed=False) for ref in plan.kept)]
+    missing = [shard for shard in shards if shard_of(shard.shard) not in plan.embedded]
+    task = policies.stored_in(embed_faces, store, refresh=True)
+    fixed: dict[str, Any] = {"store": unmapped(store), "contract": unmapped(contract), "encoder": unmapped(encoder)}
+    _results("embed", [*task.map(missing, **fixed)])
+
+
+def _results(stage: str, futures: list[PrefectFuture[Any]]) -> list[Any]:
+    """The futures' results in their order; the first failure is raised when all have ended."""
+    report(stage, 0, len(futures))
+    for done, _ in enumerate(as_completed(futures), start=1):
+        report(stage, done, len(futures))
+    return [future.result() for future in futures]

@@ -1,0 +1,63 @@
+"""Flow `train-encoder`: from a source of labelled photos to an encoder in the store."""
+
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from flows.shards import align_shards
+from models.training import TrainingSettings
+from tasks import policies
+from tasks.list_photos import list_photos
+from tasks.plan_build import plan_build
+from tasks.steps.children import children
+from tasks.steps.contract import Contract
+from tasks.steps.plan_build import discard_plan
+from tasks.steps.progress import Stages
+from tasks.steps.train_encoder import NetworkSettings, TrainedEncoder
+from tasks.train_encoder import train_encoder as train
+
+__all__ = ["train_encoder"]
+
+
+@flow(name="train-encoder", flow_run_name="train-encoder {source}", task_runner=policies.threads())
+def train_encoder(
+    source: str,
+    store: str = "lookalike-store",
+    start: str = "scratch",
+    network: NetworkSettings | None = None,
+    settings: TrainingSettings | None = None,
+    workers: Annotated[int, Field(ge=1, le=256)] = policies.WORKERS,
+    shard_photos: Annotated[int, Field(ge=1, le=100_000)] = 256,
+    device: str = "cpu",
+) -> TrainedEncoder:
+    """Train an encoder on a source whose photos lie in a folder a person.
+
+    What is missing is listed, aligned and stored first; nothing is embedded and no version is published.
+
+    Args:
+        source: a folder with a folder a person, or an s3:// prefix of that shape.
+        store: a folder or an s3:// prefix; made when it is missing.
+        start: "scratch", or the id of an Inception-ResNet V1 in the store.
+        network: the network that scratch means.
+        settings: of the training.
+        workers: child processes that align shards.
+        shard_photos: photos a shard, about.
+        device: "cpu" or "cuda", for the training.
+    """
+    stages = Stages()
+    contract = Contract()
+    with stages.stage("list"):
+        listed = list_photos(source, store=store)
+    with stages.stage("plan"):
+        plan = plan_build(
+            listed, store=store, contract=contract, encoder=None, labels="folder", shard_photos=shard_photos
+        )
+    with stages.stage("align"), children(workers):
+        align_shards(plan, store=store, contract=contract)
+    with stages.stage("train"):
+        trained = train(
+            plan, store=store, contract=contract, start=start, network=network, settings=settings, device=device
+        )
+    discard_plan(plan, store=store)
+    return trained

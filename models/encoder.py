@@ -1,0 +1,128 @@
+"""The one contract of every encoder: uint8 faces in, unit vectors out.
+
+N faces, H rows, W columns, D dimensions of an embedding.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.card import EncoderCard
+from models.encoder_error import EncoderError
+from models.inception_resnet_v1 import width_of_architecture
+from models.onnx_encoder import OnnxNetwork
+from models.preprocess import check_faces, preprocess_faces
+from models.torch_encoder import TorchNetwork
+
+__all__ = ["Encoder", "EncoderError", "load_encoder", "unit_rows"]
+
+Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+CHUNK_FACES = 64
+
+
+class Encoder(Protocol):
+    """Turns faces, cut as its card's geometry says, into embeddings."""
+
+    @property
+    def card(self) -> EncoderCard:
+        """What the encoder is."""
+
+    def embed(self, inputs_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The faces' embeddings, in their order.
+
+        Args:
+            inputs_NHWC: uint8, (N, H, W, 3), RGB, at the card's height and width; N may be 0.
+
+        Returns:
+            float32, (N, D), rows of length 1.
+
+        Raises:
+            EncoderError: another dtype or shape, or an embedding that is not finite or is zero; the message names it.
+        """
+
+
+def load_encoder(card: EncoderCard, weights: bytes, *, device: str = "cpu", threads: int = 1) -> Encoder:
+    """The encoder that a card and its weights describe.
+
+    Args:
+        card: its architecture is "onnx", "inception-resnet-v1" or, with fewer channels, "inception-resnet-v1-x0.5".
+        weights: an ONNX file's bytes for "onnx", a safetensors file's for the others.
+        device: "cpu" or "cuda".
+        threads: threads within one operation, on the processor.
+
+    Raises:
+        EncoderError: the weights are not those the card names, do not fit it, or its architecture is unknown.
+    """
+    if card.sha256 is not None and (got := hashlib.sha256(weights).hexdigest()) != card.sha256:
+        raise EncoderError(
+            f"weights of {card.name or card.architecture}: got sha256 {got}, wanted {card.sha256} after the card; "
+            "the file is damaged or another one: fetch it again"
+        )
+    return _CardEncoder(card, _network(card, weights, device=device, threads=threads))
+
+
+def unit_rows(vectors_ND: NDArray[np.float32], *, first: int = 0) -> NDArray[np.float32]:
+    """The rows, each divided by its length.
+
+    Args:
+        vectors_ND: float32, (N, D).
+        first: the number of the first row in the whole batch, for the message.
+
+    Raises:
+        EncoderError: a row is not finite, or zero; the message names the row.
+    """
+    vectors_ND = vectors_ND.astype(np.float64)
+    lengths_N = np.linalg.norm(vectors_ND, axis=1)
+    if (bad := np.flatnonzero(~np.isfinite(lengths_N) | (lengths_N < 1e-12))).size:
+        what = "zero" if np.isfinite(lengths_N[bad[0]]) else "not finite"
+        raise EncoderError(
+            f"embedding {first + bad[0]}: got a vector that is {what}, wanted one with a direction; "
+            "check the weights and the card's scale, mean and std"
+        )
+    unit: NDArray[np.float32] = (vectors_ND / lengths_N[:, None]).astype(np.float32)
+    return unit
+
+
+def _network(card: EncoderCard, weights: bytes, *, device: str, threads: int) -> Network:
+    architecture = card.architecture or "none"
+    if architecture == "onnx":
+        return OnnxNetwork(weights, card, device=device, threads=threads)
+    if (width := width_of_architecture(architecture)) is not None:
+        return TorchNetwork(weights, card, width=width, device=device, threads=threads)
+    raise EncoderError(
+        f"card: got architecture {architecture}, wanted onnx, inception-resnet-v1 or inception-resnet-v1-x<width>; "
+        "correct the card"
+    )
+
+
+class _CardEncoder:
+    """A network between its card's preprocessing and unit length."""
+
+    def __init__(self, card: EncoderCard, network: Network) -> None:
+        self._card = card
+        self._network = network
+
+    @property
+    def card(self) -> EncoderCard:
+        return self._card
+
+    def embed(self, inputs_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        check_faces(inputs_NHWC, self._card.input)
+        parts = [
+            self._embed_chunk(inputs_NHWC[start : start + CHUNK_FACES], first=start)
+            for start in range(0, len(inputs_NHWC), CHUNK_FACES)
+        ]
+        return np.concatenate([np.empty((0, self._card.dimension), np.float32), *parts])
+
+    def _embed_chunk(self, faces_NHWC: NDArray[np.uint8], *, first: int) -> NDArray[np.float32]:
+        upright_ND = self._unit(faces_NHWC, first=first)
+        if not self._card.mirror_average:
+            return upright_ND
+        mirrored_ND = self._unit(faces_NHWC[:, :, ::-1], first=first)
+        return unit_rows(upright_ND + mirrored_ND, first=first)
+
+    def _unit(self, faces_NHWC: NDArray[np.uint8], *, first: int) -> NDArray[np.float32]:
+        return unit_rows(self._network(preprocess_faces(faces_NHWC, self._card.input).numpy()), first=first)

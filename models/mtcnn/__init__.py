@@ -1,0 +1,1 @@
+"""The three-stage MTCNN cascade: find faces and their five landmarks."""

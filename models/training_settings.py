@@ -1,0 +1,68 @@
+"""How an encoder is trained, and the values found to work."""
+
+import math
+from dataclasses import dataclass, field
+
+from models.augment import AugmentSettings
+from models.pair_loss import PairLoss
+
+__all__ = ["DEMO_SETTINGS", "PHOTO_SETTINGS", "TrainingSettings"]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How an encoder is trained.
+
+    Args:
+        epochs: at most; each ends with a look at the validation people.
+        batches_per_epoch: steps of an epoch.
+        batch_people: people with several photos in a batch, at least 2.
+        batch_photos: photos of each of them, at least 2.
+        batch_strangers: people with a single photo in a batch; they serve as other people only.
+        learning_rate: the highest, reached after `warm_up` of the steps; from there it falls to zero as a half cosine.
+        warm_up: share of the steps, in [0, 1).
+        weight_decay: AdamW's, on the weights of layers; norms and biases go without.
+        margin: distance beyond which two people cost nothing, in (0, 2).
+        rebuild_weight: of the reconstruction loss, at least 0; at 0 the decoder is not run.
+        seed: of the choice of faces and of their augmentation; the network's weights are the caller's.
+        max_seconds: training ends with the step that passes it, the learning rate having fallen in time; None for no
+            limit. With a limit the result depends on the machine.
+        augment: how crops are changed, None for not at all.
+
+    Raises:
+        ValueError: a value out of range; the message names it.
+    """
+
+    epochs: int = 10
+    batches_per_epoch: int = 20
+    batch_people: int = 8
+    batch_photos: int = 4
+    batch_strangers: int = 0
+    learning_rate: float = 1e-3
+    warm_up: float = 0.1
+    weight_decay: float = 0.01
+    margin: float = 1.2
+    rebuild_weight: float = 0.1
+    seed: int = 0
+    max_seconds: float | None = None
+    augment: AugmentSettings | None = field(default_factory=AugmentSettings)
+
+    def __post_init__(self) -> None:
+        """Check every value; the loss checks margin and rebuild_weight."""
+        PairLoss(margin=self.margin, rebuild_weight=self.rebuild_weight)
+        least = {"epochs": 1, "batches_per_epoch": 1, "batch_people": 2, "batch_photos": 2, "batch_strangers": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {value}")
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(f"learning_rate: got {self.learning_rate}, wanted a value in (0, 1)")
+        if not 0 <= self.warm_up < 1:
+            raise ValueError(f"warm_up: got {self.warm_up}, wanted a share in [0, 1)")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay: got {self.weight_decay}, wanted a finite value of at least 0")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ValueError(f"max_seconds: got {self.max_seconds}, wanted a time above 0, or None for no limit")
+
+
+DEMO_SETTINGS = TrainingSettings()
+PHOTO_SETTINGS = TrainingSettings()

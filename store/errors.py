@@ -1,0 +1,54 @@
+"""What can go wrong, as a tree; every message says where, what it got, what it wanted and what to do.
+
+LookalikeError
+├── SourceError      photos cannot be listed: missing, empty, or none of them a photo
+├── StoreError       the store cannot be used: not writable, or not a store
+│   ├── ArtifactError    a file of the store is missing, or is not what its hash says
+│   └── ManifestError    a manifest cannot be read; carries every problem found
+├── VersionError     the version asked for does not exist, or cannot be published
+├── EncoderUnknownError  no such encoder, or its weights are not here
+└── QueryError       the picture asked with is not an image, or shows no face
+"""
+
+__all__ = [
+    "ArtifactError",
+    "EncoderUnknownError",
+    "LookalikeError",
+    "ManifestError",
+    "QueryError",
+    "SourceError",
+    "StoreError",
+    "VersionError",
+]
+
+
+class LookalikeError(Exception):
+    """Any refusal of lookalike's own; its text is one sentence for the user."""
+
+
+class SourceError(LookalikeError):
+    """Photos cannot be listed."""
+
+
+class StoreError(LookalikeError):
+    """The store cannot be used."""
+
+
+class ArtifactError(StoreError):
+    """A file of the store is missing, or is not what its hash says."""
+
+
+class ManifestError(StoreError):
+    """A manifest cannot be read; the message names every problem."""
+
+
+class VersionError(LookalikeError):
+    """The version asked for does not exist, or cannot be published."""
+
+
+class EncoderUnknownError(LookalikeError):
+    """No such encoder, or its weights are not here."""
+
+
+class QueryError(LookalikeError):
+    """The picture asked with is not an image, or shows no face."""

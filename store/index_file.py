@@ -1,0 +1,75 @@
+"""The FAISS index file: an exact inner-product index under an id map.
+
+Bytes are checked by hash before FAISS sees them; ids are face ids; a search changes nothing.
+"""
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from store.errors import ArtifactError
+
+__all__ = ["build_exact_index", "index_size", "load_index", "search"]
+
+
+def build_exact_index(face_ids_N: npt.NDArray[np.int64], embeddings_ND: npt.NDArray[np.float32]) -> bytes:
+    """Serialise an exact index.
+
+    Args:
+        face_ids_N: int64, ascending and unique.
+        embeddings_ND: float32, (N, D), unit length.
+
+    Raises:
+        ArtifactError: ids are not ascending, or vectors are not finite and of unit length; the message names the first.
+    """
+    if np.any(np.diff(face_ids_N) <= 0):
+        at = int(face_ids_N[1:][np.diff(face_ids_N) <= 0][0])
+        raise ArtifactError(f"face {at} stands twice in the index or out of order; ids must ascend")
+    norms = np.linalg.norm(embeddings_ND, axis=1)
+    if not np.all(np.abs(norms - 1) < 1e-3):
+        at = int(np.flatnonzero(~(np.abs(norms - 1) < 1e-3))[0])
+        raise ArtifactError(f"the embedding of face {face_ids_N[at]} has length {norms[at]:.4g}, wanted 1")
+    index = faiss.IndexIDMap(faiss.IndexFlatIP(embeddings_ND.shape[1]))
+    index.add_with_ids(np.ascontiguousarray(embeddings_ND), face_ids_N)
+    return bytes(faiss.serialize_index(index))
+
+
+def load_index(data: bytes, *, where: str) -> faiss.Index:
+    """Open an index from bytes whose hash has been checked.
+
+    Raises:
+        ArtifactError: FAISS refuses them; the message says where.
+    """
+    try:
+        return faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
+    except (RuntimeError, AssertionError) as error:
+        raise ArtifactError(f"{where} is not an index that FAISS {faiss.__version__} reads: {error}") from error
+
+
+def index_size(index: faiss.Index) -> tuple[int, int]:
+    """The number of vectors and their dimension."""
+    return int(index.ntotal), int(index.d)
+
+
+def search(
+    index: faiss.Index, queries_QD: npt.NDArray[np.float32], *, k: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The k most similar faces of each query, equal cosines ordered by face id.
+
+    Args:
+        index: as opened.
+        queries_QD: float32, (Q, D), unit length.
+        k: how many; fewer come back where the index holds fewer.
+
+    Returns:
+        cosines (Q, K) float32 falling, and face ids (Q, K) int64, K = min(k, faces).
+
+    Raises:
+        ArtifactError: the dimensions differ.
+    """
+    total, dimension = index_size(index)
+    if queries_QD.ndim != 2 or queries_QD.shape[1] != dimension:
+        raise ArtifactError(f"the index holds vectors of {dimension}, the query has shape {queries_QD.shape}")
+    cosines, ids = index.search(np.ascontiguousarray(queries_QD, dtype=np.float32), min(k, total))
+    order = np.lexsort((ids, -cosines), axis=1)
+    return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(ids, order, axis=1)

@@ -1,0 +1,85 @@
+"""Where things lie in a store of format 1, and what makes a folder a store."""
+
+from store.errors import StoreError
+from store.storage import Storage
+
+__all__ = [
+    "CURRENT",
+    "ENCODER_CURRENT",
+    "embeddings_path",
+    "encoder_folder",
+    "faces_path",
+    "open_store",
+    "photos_path",
+    "request_path",
+    "results_folder",
+    "version_folder",
+]
+
+CURRENT = "versions/CURRENT"
+ENCODER_CURRENT = "encoders/CURRENT"
+_FOLDERS = frozenset({"photos", "faces", "embeddings", "encoders", "versions", "runs", "forgotten", "audit", "labels"})
+
+
+def open_store(uri: str, *, create: bool = False) -> Storage:
+    """The store at a uri.
+
+    Args:
+        uri: a folder, or `s3://bucket/prefix`.
+        create: an empty or missing folder becomes a store, and the store must be writable.
+
+    Raises:
+        StoreError: not a store, missing, or not writable; the message says which and what to do.
+    """
+    storage = Storage(uri)
+    try:
+        names = set(storage.names())
+    except NotADirectoryError as error:
+        raise StoreError(f"the store {storage.uri} is a file: give a folder or an s3:// prefix with --store") from error
+    except Exception as error:  # every backend has its own kinds
+        raise StoreError(f"the store {storage.uri} cannot be opened ({type(error).__name__}: {error})") from error
+    if names and not names & _FOLDERS:
+        some = ", ".join(sorted(names)[:3])
+        raise StoreError(f"{storage.uri} is not a store: it holds {some}; give an empty folder or a store with --store")
+    if not names and not create:
+        raise StoreError(
+            f"there is no store at {storage.uri}: run `lookalike build SOURCE --store {storage.uri}` first"
+        )
+    if create:
+        storage.check_writable()
+    return storage
+
+
+def photos_path(contract: str, shard: str) -> str:
+    """The file that commits a shard: its photos' rows."""
+    return f"photos/{contract}/{shard}.parquet"
+
+
+def faces_path(contract: str, shard: str) -> str:
+    """A shard's faces with their crops."""
+    return f"faces/{contract}/{shard}.parquet"
+
+
+def embeddings_path(encoder: str, shard: str) -> str:
+    """A shard's embeddings by one encoder."""
+    return f"embeddings/{encoder}/{shard}.parquet"
+
+
+def encoder_folder(encoder: str) -> str:
+    """An encoder's weights and card."""
+    return f"encoders/{encoder}"
+
+
+def version_folder(number: int) -> str:
+    """A version's files."""
+    return f"versions/{number:06d}"
+
+
+def request_path(shard: str) -> str:
+    """The listed photos that a shard is made of, written before it is computed."""
+    return f"runs/requests/{shard}.parquet"
+
+
+def results_folder() -> str:
+    """Prefect's results."""
+    return "runs/results"

@@ -1,0 +1,179 @@
+"""The manifest: what a version is, written last and never changed.
+
+`problems_of_manifest` returns every problem at once, `parse_manifest` returns a manifest or raises with all of them.
+A reader ignores keys it does not know, and refuses a format or an entry of `requires` that it does not know.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from store.errors import ManifestError
+from store.schemas import FORMAT, STATUSES
+
+__all__ = [
+    "FileRecord",
+    "IndexRecord",
+    "Manifest",
+    "Problem",
+    "ShardRecord",
+    "parse_manifest",
+    "problems_of_manifest",
+]
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Hash32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a document.
+
+    Attributes:
+        path: where in it, keys joined by dots.
+        sentence: what is wrong, what was got and wanted.
+        kind: a short word a program can act on.
+    """
+
+    path: str
+    sentence: str
+    kind: str
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class FileRecord(_Record):
+    """A file of the version: its size in bytes and its hash."""
+
+    bytes: Count
+    sha256: Sha256
+
+
+class ShardRecord(_Record):
+    """A shard that the version stands on: rows and hashes of its three files."""
+
+    name: Hash32
+    photos: Count
+    faces: Count
+    photos_sha256: Sha256
+    faces_sha256: Sha256
+    embeddings_sha256: Sha256
+
+
+class ContractRecord(_Record):
+    """The detector's contract: its id and the settings it was hashed from."""
+
+    id: Hash32
+    settings: dict[str, Any]
+
+
+class EncoderRecord(_Record):
+    """The encoder that embedded every face of the version."""
+
+    id: Hash32
+    name: str | None = None
+    dimension: Annotated[int, Field(ge=1)]
+
+
+class IndexRecord(_Record):
+    """The index: what it is, why it was chosen, how it came to be."""
+
+    key: str
+    metric: Literal["inner_product"]
+    parameters: dict[str, Any]
+    why: str
+    change: Literal["rebuilt", "updated"]
+    bytes: Count
+    sha256: Sha256
+
+
+class Manifest(_Record):
+    """What a version is. `metrics`, `gate` and `calibration` are null or say what was measured."""
+
+    format: Literal[1]
+    version: Annotated[int, Field(ge=1)]
+    parent: Annotated[int, Field(ge=1)] | None
+    build: str
+    created_at: str
+    sources: list[str]
+    contract: ContractRecord
+    encoder: EncoderRecord
+    shards: list[ShardRecord]
+    tombstones: list[str]
+    index: IndexRecord
+    files: dict[str, FileRecord]
+    counts: dict[str, Count]
+    photos: Count
+    faces: Count
+    metrics: dict[str, Any] | None
+    gate: dict[str, Any] | None
+    calibration: dict[str, Any] | None
+    content_sha256: Sha256
+    labels: Literal["folder"] | None = None
+    labelled_sources: list[str] = []
+    requires: list[str]
+    library_versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        problems = []
+        if self.requires:
+            problems.append(f"requires: this reader knows none of {self.requires}; a newer lookalike is needed")
+        if unknown := sorted(set(self.counts) - set(STATUSES)):
+            problems.append(f"counts: unknown statuses {unknown}, wanted {list(STATUSES)}")
+        if (got := sum(self.counts.values())) != self.photos:
+            problems.append(f"counts: {got} photos in all statuses together, {self.photos} seen")
+        if missing := sorted({"index.faiss", "faces.parquet", "photos.parquet"} - set(self.files)):
+            problems.append(f"files: {', '.join(missing)} not recorded")
+        try:
+            datetime.fromisoformat(self.created_at)
+        except ValueError:
+            problems.append(f"created_at: {self.created_at!r} is no ISO 8601 time")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def to_json(self) -> bytes:
+        """The manifest as it is stored: indented JSON with a line feed at its end."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+
+def problems_of_manifest(data: bytes) -> list[Problem]:
+    """Every problem of a manifest's bytes; none if it is a manifest of this format."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        return [Problem("", f"not JSON: {error}", "json")]
+    if isinstance(document, dict) and document.get("format") != FORMAT:
+        sentence = f"got format {document.get('format')!r}, this reader knows format {FORMAT}: use a newer lookalike"
+        return [Problem("format", sentence, "format")]
+    try:
+        Manifest.model_validate_json(data)
+    except ValidationError as error:
+        return [_problem(dict(e)) for e in error.errors()]
+    return []
+
+
+def parse_manifest(data: bytes, *, where: str) -> Manifest:
+    """The manifest in the bytes.
+
+    Raises:
+        ManifestError: it cannot be read; the message says where and names every problem.
+    """
+    if problems := problems_of_manifest(data):
+        listed = "; ".join(f"{p.path}: {p.sentence}" if p.path else p.sentence for p in problems)
+        raise ManifestError(f"{where} is not a manifest of format {FORMAT}: {listed}")
+    return Manifest.model_validate_json(data)
+
+
+def _problem(error: dict[str, Any]) -> Problem:
+    path = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    got = "" if error["type"] in {"missing", "value_error"} else f", got {error['input']!r:.60}"
+    return Problem(path, message + got, str(error["type"]))

@@ -1,0 +1,176 @@
+"""The Arrow schemas of format 1, and the only way tables are read and written.
+
+Format 1 may gain columns, never lose or redefine them: a reader selects by name and treats a missing column as null.
+"""
+
+import io
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from store.errors import ArtifactError
+
+__all__ = [
+    "FACES",
+    "FORMAT",
+    "LISTING",
+    "PHOTOS",
+    "PLAN",
+    "STATUSES",
+    "VERSION_FACES",
+    "VERSION_PHOTOS",
+    "embeddings_schema",
+    "from_parquet",
+    "to_parquet",
+]
+
+FORMAT = 1
+STATUSES = ("indexed", "no_face", "unreadable", "too_large", "too_small", "duplicate", "forgotten", "failed")
+
+_BOX = pa.list_(pa.float32(), 4)
+_LANDMARKS = pa.list_(pa.float32(), 10)
+_AS_LISTED = [
+    pa.field("uri", pa.string(), nullable=False),
+    pa.field("size", pa.int64(), nullable=False),
+    pa.field("etag", pa.string()),
+    pa.field("mtime_ns", pa.int64()),
+]
+_QUALITY = [
+    pa.field("face_px", pa.float32()),
+    pa.field("sharpness", pa.float32()),
+    pa.field("brightness", pa.float32()),
+    pa.field("frontality", pa.float32()),
+]
+
+LISTING = pa.schema([*_AS_LISTED, pa.field("source", pa.string())])
+"""What a source holds now."""
+
+PLAN = pa.schema(
+    [
+        *LISTING,
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("attempt", pa.int32()),
+        pa.field("label", pa.string()),
+    ]
+)
+"""What the next version holds, and the shard that each photo's rows stand in."""
+
+PHOTOS = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("photo_sha256", pa.string()),
+        pa.field("bytes", pa.int64()),
+        pa.field("etag", pa.string()),
+        pa.field("mtime_ns", pa.int64()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("exif_orientation", pa.int8()),
+        pa.field("rotation_used", pa.int16()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("num_faces", pa.int32(), nullable=False),
+    ]
+)
+"""photos/<contract>/<shard>.parquet: a row a photo seen."""
+
+FACES = pa.schema(
+    [
+        pa.field("face_id", pa.int64(), nullable=False),
+        pa.field("photo_sha256", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("box", _BOX, nullable=False),
+        pa.field("landmarks", _LANDMARKS, nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        *_QUALITY,
+        pa.field("crop", pa.binary(), nullable=False),
+        pa.field("crop_origin", pa.list_(pa.float32(), 2), nullable=False),
+        pa.field("crop_scale", pa.float32(), nullable=False),
+    ]
+)
+"""faces/<contract>/<shard>.parquet: a row a face."""
+
+VERSION_PHOTOS = pa.schema(
+    [
+        *_AS_LISTED,
+        pa.field("photo_sha256", pa.string()),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("label", pa.string()),
+        pa.field("metadata", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("attempt", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("num_faces", pa.int32()),
+    ]
+)
+"""versions/<n>/photos.parquet: a row a photo, sorted by uri; `plan` compares a listing with it."""
+
+VERSION_FACES = pa.schema(
+    [
+        pa.field("face_id", pa.int64(), nullable=False),
+        pa.field("photo_sha256", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("uris", pa.list_(pa.string())),
+        pa.field("box", _BOX, nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        *_QUALITY,
+        pa.field("label", pa.string()),
+        pa.field("shard", pa.string(), nullable=False),
+    ]
+)
+"""versions/<n>/faces.parquet: a row a face in the index, sorted by face_id: what a result shows."""
+
+
+def embeddings_schema(dimension: int) -> pa.Schema:
+    """embeddings/<encoder>/<shard>.parquet: a row a face, unit-length float32 of the encoder's dimension."""
+    return pa.schema(
+        [
+            pa.field("face_id", pa.int64(), nullable=False),
+            pa.field("embedding", pa.list_(pa.float32(), dimension), nullable=False),
+        ]
+    )
+
+
+def to_parquet(table: pa.Table, schema: pa.Schema, *, rows_a_group: int = 65_536) -> bytes:
+    """The table as Parquet, columns in the schema's order, zstd, with page checksums; equal tables give equal bytes.
+
+    Raises:
+        ArtifactError: a column is missing or does not fit; the message names it.
+    """
+    try:
+        ordered = table.select(schema.names).cast(schema)
+        ordered.validate(full=True)
+    except (KeyError, pa.ArrowInvalid, ValueError) as error:
+        raise ArtifactError(f"a table does not fit its schema: {error}") from error
+    sink = io.BytesIO()
+    pq.write_table(ordered, sink, compression="zstd", write_page_checksum=True, row_group_size=rows_a_group)
+    return sink.getvalue()
+
+
+def from_parquet(data: bytes, schema: pa.Schema, *, where: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table in a Parquet file: the schema's columns (or some of them), a missing optional one filled with null.
+
+    Raises:
+        ArtifactError: not Parquet, a required column missing, or a column of another type; the message says where.
+    """
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    try:
+        with pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True) as file:
+            present = [name for name in wanted.names if name in file.schema_arrow.names]
+            table = file.read(columns=present)
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"{where} cannot be read as Parquet: {error}") from error
+    for field in wanted:
+        if field.name not in table.column_names:
+            if not field.nullable:
+                raise ArtifactError(
+                    f"{where} has no column {field.name}; it was not written by lookalike's format {FORMAT}"
+                )
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    try:
+        return table.select(wanted.names).cast(wanted)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise ArtifactError(f"{where} has columns of another type than format {FORMAT}: {error}") from error

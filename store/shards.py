@@ -1,0 +1,113 @@
+"""Shards: what is known of a few hundred photos, computed once and for ever.
+
+The faces are written first and the photos last; the photos' file commits the shard. The first one committed is kept.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+
+from store.fingerprints import fingerprint, sha256_hex, shard_name
+from store.layout import embeddings_path, faces_path, photos_path
+from store.refs import ArtifactRef
+from store.schemas import FACES, PHOTOS, embeddings_schema, from_parquet, to_parquet
+from store.storage import Storage
+
+__all__ = [
+    "commit_embeddings",
+    "commit_shard",
+    "cut_into_shards",
+    "find_embeddings",
+    "find_shard",
+    "read_embeddings",
+    "read_faces",
+    "read_photos",
+]
+
+_CROPS_A_GROUP = 64  # rows; a few crops can then be read without the rest
+
+
+def cut_into_shards(
+    rows: Sequence[dict[str, object]], *, contract: str, attempt: int, shard_photos: int
+) -> Iterator[tuple[str, list[dict[str, object]]]]:
+    """Cut listed photos, in the order of their uris, into named shards of about `shard_photos`.
+
+    A cut falls where a photo's own fingerprint says so, so that a photo that comes or goes between two runs changes
+    the shard it is in and leaves the others their names. No shard holds more than twice `shard_photos`.
+
+    Args:
+        rows: uri, size, etag and mtime_ns of each photo.
+        contract: the contract's id.
+        attempt: 0, raised when failures are retried.
+        shard_photos: photos a shard, about.
+    """
+    batch: list[dict[str, object]] = []
+    prints: list[str] = []
+    for row in sorted(rows, key=lambda r: str(r["uri"])):
+        prints.append(fingerprint(str(row["uri"]), size=row["size"], etag=row["etag"], mtime_ns=row["mtime_ns"]))  # type: ignore[arg-type]
+        batch.append(row)
+        at_a_mark = int(prints[-1][:8], 16) % max(1, shard_photos // 2) == 0
+        if (at_a_mark and len(batch) >= shard_photos // 2) or len(batch) >= 2 * shard_photos:
+            yield shard_name(contract=contract, attempt=attempt, fingerprints=prints), batch
+            batch, prints = [], []
+    if batch:
+        yield shard_name(contract=contract, attempt=attempt, fingerprints=prints), batch
+
+
+def commit_shard(storage: Storage, *, contract: str, shard: str, photos: pa.Table, faces: pa.Table) -> ArtifactRef:
+    """Write a shard, faces first; where somebody else committed it meanwhile, theirs is kept."""
+    face_bytes = to_parquet(faces, FACES, rows_a_group=_CROPS_A_GROUP)
+    photo_bytes = to_parquet(photos, PHOTOS)
+    if find_shard(storage, contract=contract, shard=shard) is None:
+        storage.create(faces_path(contract, shard), face_bytes)
+        storage.create(photos_path(contract, shard), photo_bytes)
+    committed = find_shard(storage, contract=contract, shard=shard)
+    assert committed is not None  # noqa: S101
+    return committed
+
+
+def find_shard(storage: Storage, *, contract: str, shard: str) -> ArtifactRef | None:
+    """The committed shard's photos, or None if there is none."""
+    path = photos_path(contract, shard)
+    if not storage.exists(path):
+        return None
+    data = storage.read(path)
+    rows = from_parquet(data, PHOTOS, where=storage.uri_of(path), columns=["uri"]).num_rows
+    return ArtifactRef(uri=storage.uri_of(path), sha256=sha256_hex(data), rows=rows)
+
+
+def read_photos(storage: Storage, *, contract: str, shard: str) -> pa.Table:
+    """A shard's photos, PHOTOS."""
+    path = photos_path(contract, shard)
+    return from_parquet(storage.read(path), PHOTOS, where=storage.uri_of(path))
+
+
+def read_faces(storage: Storage, *, contract: str, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A shard's faces, FACES or some of its columns."""
+    path = faces_path(contract, shard)
+    return from_parquet(storage.read(path), FACES, where=storage.uri_of(path), columns=columns)
+
+
+def commit_embeddings(storage: Storage, *, encoder: str, shard: str, table: pa.Table, dimension: int) -> ArtifactRef:
+    """Write a shard's embeddings; the first ones committed are kept."""
+    path = embeddings_path(encoder, shard)
+    storage.create(path, to_parquet(table, embeddings_schema(dimension)))
+    committed = find_embeddings(storage, encoder=encoder, shard=shard, dimension=dimension)
+    assert committed is not None  # noqa: S101
+    return committed
+
+
+def find_embeddings(storage: Storage, *, encoder: str, shard: str, dimension: int) -> ArtifactRef | None:
+    """A shard's embeddings by one encoder, or None if there are none."""
+    path = embeddings_path(encoder, shard)
+    if not storage.exists(path):
+        return None
+    data = storage.read(path)
+    rows = from_parquet(data, embeddings_schema(dimension), where=storage.uri_of(path), columns=["face_id"]).num_rows
+    return ArtifactRef(uri=storage.uri_of(path), sha256=sha256_hex(data), rows=rows)
+
+
+def read_embeddings(storage: Storage, *, encoder: str, shard: str, dimension: int) -> pa.Table:
+    """A shard's embeddings: face_id and embedding, float32 of unit length."""
+    path = embeddings_path(encoder, shard)
+    return from_parquet(storage.read(path), embeddings_schema(dimension), where=storage.uri_of(path))

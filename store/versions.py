@@ -1,0 +1,138 @@
+"""Versions: written once, checked, published by one step, never changed."""
+
+import uuid
+from dataclasses import dataclass
+
+from store.errors import VersionError
+from store.fingerprints import sha256_hex
+from store.layout import CURRENT, version_folder
+from store.manifest import FileRecord, Manifest, parse_manifest
+from store.storage import Storage
+
+__all__ = [
+    "PublishedVersion",
+    "current_number",
+    "publish",
+    "published_numbers",
+    "read_file",
+    "read_manifest",
+    "read_version",
+]
+
+_CLAIM = "claim"
+
+
+@dataclass(frozen=True)
+class PublishedVersion:
+    """A version as it was published."""
+
+    number: int
+    manifest: Manifest
+
+
+def current_number(storage: Storage) -> int | None:
+    """The published version's number, or None while there is none.
+
+    Raises:
+        VersionError: CURRENT holds something else than a number.
+    """
+    if not storage.exists(CURRENT):
+        return None
+    text = storage.read(CURRENT).decode(errors="replace").strip()
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise VersionError(f"{storage.uri_of(CURRENT)} holds {text[:20]!r}, wanted a version's number")
+    return int(text)
+
+
+def published_numbers(storage: Storage) -> list[int]:
+    """The numbers of all versions that have a manifest, ascending."""
+    return [n for n in _claimed_numbers(storage) if storage.exists(f"{version_folder(n)}/manifest.json")]
+
+
+def read_version(storage: Storage, number: int | None = None) -> PublishedVersion:
+    """A version, CURRENT when no number is given.
+
+    Raises:
+        VersionError: there is none yet, or none of that number; the message says which there are.
+    """
+    if number is None:
+        number = current_number(storage)
+        if number is None:
+            raise VersionError(
+                f"the store {storage.uri} has no version yet: run `lookalike build SOURCE --store {storage.uri}` first"
+            )
+    manifest_path = f"{version_folder(number)}/manifest.json"
+    if number < 1 or not storage.exists(manifest_path):
+        there = ", ".join(map(str, published_numbers(storage))) or "none"
+        raise VersionError(f"the store {storage.uri} has no version {number}; there is {there}")
+    return PublishedVersion(number=number, manifest=read_manifest(storage, manifest_path))
+
+
+def read_manifest(storage: Storage, path: str) -> Manifest:
+    """The manifest at a path of the store."""
+    return parse_manifest(storage.read(path), where=storage.uri_of(path))
+
+
+def read_file(storage: Storage, version: PublishedVersion, name: str) -> bytes:
+    """A version's file, checked against the hash in its manifest before anybody parses it."""
+    record = version.manifest.files[name]
+    return storage.read(f"{version_folder(version.number)}/{name}", sha256=record.sha256)
+
+
+def publish(storage: Storage, *, staged: dict[str, str], manifest: Manifest, parent: int | None) -> PublishedVersion:
+    """Make a checked version the current one.
+
+    The number is claimed by a file made exclusively, so that two builds never share a folder and a build that dies
+    leaves an unused number and no lock. Files are written and read back, then the manifest, then CURRENT.
+
+    Args:
+        storage: the store.
+        staged: path in the store of each file to publish, by its name in the version.
+        manifest: complete but for its version's number.
+        parent: CURRENT when the build was planned; another build that published meanwhile is not overwritten.
+
+    Raises:
+        VersionError: another version was published since the plan, or a file is not what was checked.
+    """
+    _refuse_if_moved(storage, parent)
+    number = _claim(storage)
+    folder = version_folder(number)
+    for name, path in staged.items():
+        _copy_checked(storage, path, f"{folder}/{name}", manifest.files[name])
+    numbered = manifest.model_copy(update={"version": number})
+    data = numbered.to_json()
+    parse_manifest(data, where=f"{folder}/manifest.json")
+    _refuse_if_moved(storage, parent)
+    if not storage.create(f"{folder}/manifest.json", data):
+        raise VersionError(f"{storage.uri_of(folder)} got a manifest from somebody else; run the build again")
+    storage.write(CURRENT, str(number).encode())
+    return PublishedVersion(number=number, manifest=numbered)
+
+
+def _refuse_if_moved(storage: Storage, parent: int | None) -> None:
+    now = current_number(storage)
+    if now != parent:
+        raise VersionError(
+            f"version {now} was published while this build, planned on version {parent}, was running; run the build again, finished shards are kept"
+        )
+
+
+def _claim(storage: Storage) -> int:
+    mark = uuid.uuid4().hex.encode()
+    number = max(_claimed_numbers(storage), default=0) + 1
+    while not storage.create(f"{version_folder(number)}/{_CLAIM}", mark):
+        number += 1
+    return number
+
+
+def _claimed_numbers(storage: Storage) -> list[int]:
+    return [int(name) for name in storage.names("versions") if name.isdigit()]
+
+
+def _copy_checked(storage: Storage, source: str, target: str, record: FileRecord) -> None:
+    storage.write(target, storage.read(source, sha256=record.sha256))
+    written = storage.read(target)
+    if len(written) != record.bytes or sha256_hex(written) != record.sha256:
+        raise VersionError(
+            f"{storage.uri_of(target)} does not read back as it was written; the disk may be full; nothing was published"
+        )

@@ -1,0 +1,20 @@
+"""Task: find and align the faces of one shard, in a supervised child."""
+
+from prefect import get_run_logger, task
+
+from store.refs import ArtifactRef
+from tasks import policies
+from tasks.steps import find_faces as step
+from tasks.steps.children import run_in_child
+from tasks.steps.contract import Contract
+
+__all__ = ["find_faces"]
+
+
+@task(name="find-faces", task_run_name="find-faces-{request.rows}-photos", **policies.FIND)
+def find_faces(request: ArtifactRef, *, store: str, contract: Contract) -> step.FoundFaces:
+    """Find every face of a shard's photos."""
+    found = run_in_child(step.find_faces, request, store=store, contract=contract)
+    what = "computed" if found.computed else "was stored already"
+    get_run_logger().info("shard %s of %d photos %s", step.shard_of(request), request.rows, what)
+    return found

@@ -1,0 +1,134 @@
+"""Read a drafted version back as a stranger would, measure its index, and write its report."""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from store.errors import ArtifactError, VersionError
+from store.fingerprints import sha256_hex
+from store.index_file import index_size, load_index, search
+from store.layout import open_store
+from store.manifest import FileRecord, Manifest
+from store.refs import ArtifactRef
+from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
+from store.shards import read_embeddings
+from store.storage import Storage
+from store.versions import read_manifest
+from tasks.steps.report import write_report
+from tasks.steps.write_index import DRAFT
+
+__all__ = ["RECALL_GATE", "CheckedVersion", "check_version"]
+
+RECALL_GATE = 0.95
+"""Least recall@10 against exact search that a version must reach to be published."""
+
+_QUERIES = 64
+_SEED = 20_180_402
+
+
+@dataclass(frozen=True)
+class CheckedVersion:
+    """A draft that holds what it says.
+
+    Attributes:
+        draft: its manifest, now with metrics and gate.
+        recall_at_10: against exact search, in [0, 1]; None when the index is empty.
+    """
+
+    draft: ArtifactRef
+    recall_at_10: float | None
+
+
+def check_version(draft: ArtifactRef, *, store: str) -> CheckedVersion:
+    """Check a draft's files, counts and index; nothing is published when one does not hold.
+
+    Queries for recall are stored embeddings moved by noise, so that none is in the index as it stands; the truth is a
+    plain matrix product over the shards' embeddings.
+
+    Raises:
+        ArtifactError: a file is not what the draft says.
+        VersionError: counts disagree, or recall is below the gate; the message has the figures.
+    """
+    storage = open_store(store)
+    folder = str(PurePosixPath(storage.path_of(draft.uri)).parent)
+    manifest = read_manifest(storage, storage.path_of(draft.uri))
+    data = {name: storage.read(f"{folder}/{name}", sha256=r.sha256) for name, r in manifest.files.items()}
+    index = load_index(data["index.faiss"], where=f"{folder}/index.faiss")
+    faces = from_parquet(data["faces.parquet"], VERSION_FACES, where="faces.parquet")
+    photos = from_parquet(data["photos.parquet"], VERSION_PHOTOS, where="photos.parquet")
+    _check_counts(manifest, faces, photos, index_size(index))
+    ids_N, embeddings_ND = _embeddings(storage, manifest, faces)
+    recall = _recall_at_10(index, ids_N, embeddings_ND)
+    if recall is not None and recall < RECALL_GATE:
+        raise VersionError(
+            f"the gate refused the version: recall@10 is {recall:.3f}, wanted at least {RECALL_GATE}; the old version stays"
+        )
+    gate = {"recall_at_10": RECALL_GATE, "passed": True}
+    measured = manifest.model_copy(update={"metrics": {"recall_at_10": recall}, "gate": gate})
+    return CheckedVersion(draft=_with_report(storage, folder, measured, faces, photos), recall_at_10=recall)
+
+
+def _check_counts(manifest: Manifest, faces: pa.Table, photos: pa.Table, size: tuple[int, int]) -> None:
+    statuses = photos.column("status").to_pylist()
+    for what, got, wanted in (
+        ("vectors in the index", size[0], manifest.faces),
+        ("dimensions of the index", size[1], manifest.encoder.dimension),
+        ("rows of faces.parquet", faces.num_rows, manifest.faces),
+        ("rows of photos.parquet", photos.num_rows, manifest.photos),
+        *((f"photos {status}", statuses.count(status), count) for status, count in manifest.counts.items()),
+    ):
+        if got != wanted:
+            raise VersionError(
+                f"the draft does not add up: {got} {what}, the manifest says {wanted}; nothing was published"
+            )
+
+
+def _embeddings(
+    storage: Storage, manifest: Manifest, faces: pa.Table
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Every face's id and vector, read from the shards again, by rising id."""
+    wanted = faces.column("face_id").to_numpy()
+    dimension = manifest.encoder.dimension
+    ids: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    vectors: list[npt.NDArray[np.float32]] = [np.zeros((0, dimension), np.float32)]
+    for shard in manifest.shards:
+        table = read_embeddings(storage, encoder=manifest.encoder.id, shard=shard.name, dimension=dimension)
+        ids.append(table.column("face_id").to_numpy())
+        vectors.append(table.column("embedding").combine_chunks().flatten().to_numpy().reshape(-1, dimension))
+    all_ids, first = np.unique(np.concatenate(ids), return_index=True)
+    chosen = np.isin(all_ids, wanted)
+    if int(chosen.sum()) != len(wanted):
+        raise ArtifactError(f"{len(wanted) - int(chosen.sum())} faces of the draft have no embedding in its shards")
+    return all_ids[chosen], np.concatenate(vectors)[first[chosen]]
+
+
+def _recall_at_10(index: Any, ids_N: npt.NDArray[np.int64], embeddings_ND: npt.NDArray[np.float32]) -> float | None:
+    total, dimension = embeddings_ND.shape
+    if total == 0:
+        return None
+    rng = np.random.default_rng(_SEED)
+    picked = rng.choice(total, size=min(_QUERIES, total), replace=False)
+    noise = rng.standard_normal((len(picked), dimension)).astype(np.float32) * (0.5 / np.sqrt(dimension))
+    queries = embeddings_ND[picked] + noise
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    k = min(10, total)
+    _, found = search(index, queries, k=k)
+    scores = queries @ embeddings_ND.T
+    kth = np.partition(scores, total - k, axis=1)[:, total - k] - 1e-5  # a tie at the last place counts as found
+    at = np.searchsorted(ids_N, found)
+    hits = np.take_along_axis(scores, at, axis=1) >= kth[:, None]
+    return float(hits.mean())
+
+
+def _with_report(storage: Storage, folder: str, manifest: Manifest, faces: pa.Table, photos: pa.Table) -> ArtifactRef:
+    report = write_report(manifest, faces=faces, photos=photos)
+    storage.write(f"{folder}/report.html", report)
+    record = FileRecord(bytes=len(report), sha256=sha256_hex(report))
+    complete = manifest.model_copy(update={"files": {**manifest.files, "report.html": record}})
+    data = complete.to_json()
+    storage.write(f"{folder}/{DRAFT}", data)
+    return ArtifactRef(uri=storage.uri_of(f"{folder}/{DRAFT}"), sha256=sha256_hex(data), rows=manifest.faces)

@@ -1,0 +1,280 @@
+"""Plan a build: what came, changed and went since the published version, and which shards must be computed."""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from store.errors import LookalikeError
+from store.fingerprints import sha256_hex, short_hash
+from store.layout import embeddings_path, open_store, photos_path, request_path
+from store.manifest import Manifest
+from store.refs import ArtifactRef
+from store.schemas import LISTING, PLAN, VERSION_PHOTOS, from_parquet, to_parquet
+from store.shards import cut_into_shards
+from store.sources import read_uri
+from store.storage import Storage
+from store.versions import PublishedVersion, current_number, read_file, read_version
+from tasks.steps.contract import Contract
+from tasks.steps.list_photos import ListedSource, list_photos
+
+__all__ = ["BuildPlan", "PlanCounts", "compare_source", "discard_plan", "plan_build"]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PlanCounts:
+    """How a source differs from the published version, in photos."""
+
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+    failed: int
+    forgotten: int
+    ignored: int
+
+    def as_json(self) -> dict[str, int]:
+        """The counts by name."""
+        return asdict(self)
+
+    @property
+    def differs(self) -> bool:
+        """Whether a build has photos to add, to drop or to try again."""
+        return bool(self.added or self.changed or self.removed or self.failed)
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What a build will do, and nothing else.
+
+    Attributes:
+        parent: CURRENT when it was planned.
+        source: the source's one spelling.
+        sources: of the next version.
+        labelled_sources: those whose photos carry their folder's name as label.
+        counts: against the parent.
+        listing: LISTING of the source.
+        table: PLAN, a row for every photo of the next version.
+        requests: LISTING of each shard that is not committed yet.
+        finished: LISTING of each new shard that an earlier run committed.
+        kept: the committed shards that the next version goes on using.
+        embedded: names of all these shards that the encoder's embeddings are stored for.
+        needed: False when the next version would be the parent again.
+    """
+
+    parent: int | None
+    source: str
+    sources: tuple[str, ...]
+    labelled_sources: tuple[str, ...]
+    counts: PlanCounts
+    listing: ArtifactRef
+    table: ArtifactRef
+    requests: tuple[ArtifactRef, ...]
+    finished: tuple[ArtifactRef, ...]
+    kept: tuple[ArtifactRef, ...]
+    embedded: frozenset[str]
+    needed: bool
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Rows of the next version: those whose shard stays, and those to compute, new ones apart from retried ones."""
+
+    counts: PlanCounts
+    kept: list[Row]
+    new: list[Row]
+    retried: list[Row]
+    relabelled: bool
+
+
+def compare_source(source: str, *, store: str, contract: Contract) -> PlanCounts:
+    """What a build of the source would do; nothing is computed or published."""
+    storage = open_store(store, create=True)
+    listed = list_photos(source, store=store)
+    return _compare(storage, listed, contract=contract, labels=None).counts
+
+
+def plan_build(
+    listed: ListedSource,
+    *,
+    store: str,
+    contract: Contract,
+    encoder: str | None,
+    labels: Literal["folder"] | None = None,
+    shard_photos: int = 256,
+) -> BuildPlan:
+    """Plan the next version of a store.
+
+    Args:
+        listed: the source's listing.
+        store: its uri.
+        contract: what faces are found by.
+        encoder: the encoder's id, or None when nothing is to be embedded.
+        labels: "folder" takes the name of a photo's folder as its label, now and in later builds of this source.
+        shard_photos: photos a shard, about.
+    """
+    storage = open_store(store, create=True)
+    parent = _parent(storage)
+    found = _compare(storage, listed, contract=contract, labels=labels)
+    requests: list[ArtifactRef] = []
+    finished: list[ArtifactRef] = []
+    rows = list(found.kept)
+    for attempt, group in _by_attempt(found.new, found.retried):
+        for shard, members in cut_into_shards(group, contract=contract.id, attempt=attempt, shard_photos=shard_photos):
+            rows += [{**m, "shard": shard, "attempt": attempt} for m in members]
+            there = storage.exists(photos_path(contract.id, shard))
+            (finished if there else requests).append(_write_rows(storage, request_path(shard), members, LISTING))
+    rows.sort(key=lambda r: str(r["uri"]))
+    manifest = parent.manifest if parent else None
+    plan_path = (
+        f"runs/plans/{short_hash([listed.listing.sha256, contract.id, parent.number if parent else None])}.parquet"
+    )
+    return BuildPlan(
+        parent=parent.number if parent else None,
+        source=listed.source,
+        sources=tuple(sorted({listed.source, *(manifest.sources if manifest else [])})),
+        labelled_sources=_labelled_sources(manifest, listed.source, labels),
+        counts=found.counts,
+        listing=listed.listing,
+        table=_write_rows(storage, plan_path, rows, PLAN),
+        requests=tuple(requests),
+        finished=tuple(finished),
+        embedded=_embedded(storage, encoder, {str(r["shard"]) for r in rows}),
+        kept=_kept_refs(storage, manifest, {str(r["shard"]) for r in found.kept}),
+        needed=found.counts.differs
+        or found.relabelled
+        or manifest is None
+        or manifest.contract.id != contract.id
+        or (encoder is not None and manifest.encoder.id != encoder),
+    )
+
+
+def discard_plan(plan: BuildPlan, *, store: str) -> None:
+    """Remove what planning wrote under the store's runs/."""
+    storage = open_store(store)
+    for ref in (plan.listing, plan.table, *plan.requests, *plan.finished):
+        storage.remove(storage.path_of(ref.uri))
+
+
+def _compare(
+    storage: Storage, listed: ListedSource, *, contract: Contract, labels: Literal["folder"] | None
+) -> _Comparison:
+    parent = _parent(storage)
+    manifest = parent.manifest if parent else None
+    before = {str(r["uri"]): r for r in _parent_rows(storage, parent)}
+    now = _read_rows(storage, listed.listing)
+    labelled = listed.source in _labelled_sources(manifest, listed.source, labels)
+    same_contract = manifest is not None and manifest.contract.id == contract.id
+    kept: list[Row] = []
+    new: list[Row] = []
+    retried: list[Row] = []
+    counts = {"added": 0, "changed": 0, "unchanged": 0, "failed": 0}
+    relabelled = False
+    for row in now:
+        old = before.pop(str(row["uri"]), None)
+        row["label"] = _folder_label(str(row["uri"]), listed.source) if labelled else (old or {}).get("label")
+        relabelled |= old is not None and old["label"] != row["label"]
+        kind = _kind(row, old)
+        counts[kind] += 1
+        if kind == "failed" and old is not None:
+            retried.append({**row, "attempt": int(old["attempt"] or 0) + 1})
+        elif kind == "unchanged" and old is not None and same_contract:
+            kept.append({**row, "shard": old["shard"], "attempt": old["attempt"]})
+        else:
+            new.append(row)
+    removed = [r for r in before.values() if _is_under(r, listed.source)]
+    for old in before.values():
+        if not _is_under(old, listed.source):
+            (kept if same_contract else new).append(old)
+    result = PlanCounts(**counts, removed=len(removed), forgotten=0, ignored=listed.ignored)
+    if listed.listing.rows != sum(counts.values()):
+        raise LookalikeError(f"the plan lost photos: {listed.listing.rows} listed, {sum(counts.values())} planned")
+    return _Comparison(counts=result, kept=kept, new=new, retried=retried, relabelled=relabelled)
+
+
+def _kind(row: Row, old: Row | None) -> Literal["added", "changed", "unchanged", "failed"]:
+    """How a listed photo stands to the parent's row; bytes are read only where size agrees and time does not."""
+    if old is None:
+        return "added"
+    same_stamp = row["etag"] == old["etag"] if row["etag"] or old["etag"] else row["mtime_ns"] == old["mtime_ns"]
+    same = row["size"] == old["size"] and (same_stamp or _same_bytes(row, old))
+    if same:
+        return "failed" if old["status"] == "failed" else "unchanged"
+    return "changed"
+
+
+def _same_bytes(row: Row, old: Row) -> bool:
+    if not old["photo_sha256"]:
+        return False
+    try:
+        data = read_uri(str(row["uri"]), max_bytes=int(row["size"]))
+    except OSError:
+        return False
+    return sha256_hex(data) == str(old["photo_sha256"])
+
+
+def _is_under(row: Row, source: str) -> bool:
+    return row["source"] == source or str(row["uri"]).startswith(source + "/")
+
+
+def _folder_label(uri: str, source: str) -> str | None:
+    folder = os.path.dirname(uri)
+    return os.path.basename(folder) if folder != source else None
+
+
+def _labelled_sources(manifest: Manifest | None, source: str, labels: Literal["folder"] | None) -> tuple[str, ...]:
+    before = set(manifest.labelled_sources) if manifest else set()
+    return tuple(sorted(before | ({source} if labels == "folder" else set())))
+
+
+def _by_attempt(new: list[Row], retried: list[Row]) -> list[tuple[int, list[Row]]]:
+    groups: dict[int, list[Row]] = {0: new} if new else {}
+    for row in retried:
+        groups.setdefault(int(row["attempt"]), []).append(row)
+    return sorted(groups.items())
+
+
+def _parent(storage: Storage) -> PublishedVersion | None:
+    return read_version(storage) if current_number(storage) is not None else None
+
+
+def _parent_rows(storage: Storage, parent: PublishedVersion | None) -> list[Row]:
+    if parent is None:
+        return []
+    data = read_file(storage, parent, "photos.parquet")
+    rows: list[Row] = from_parquet(data, VERSION_PHOTOS, where=f"version {parent.number}'s photos").to_pylist()
+    return rows
+
+
+def _read_rows(storage: Storage, ref: ArtifactRef) -> list[Row]:
+    data = storage.read(storage.path_of(ref.uri), sha256=ref.sha256)
+    rows: list[Row] = from_parquet(data, LISTING, where=ref.uri).to_pylist()
+    return rows
+
+
+def _write_rows(storage: Storage, path: str, rows: list[Row], schema: pa.Schema) -> ArtifactRef:
+    narrow = [{name: row.get(name) for name in schema.names} for row in rows]
+    data = to_parquet(pa.Table.from_pylist(narrow, schema=schema), schema)
+    storage.write(path, data)
+    return ArtifactRef(uri=storage.uri_of(path), sha256=sha256_hex(data), rows=len(rows))
+
+
+def _kept_refs(storage: Storage, manifest: Manifest | None, shards: set[str]) -> tuple[ArtifactRef, ...]:
+    if manifest is None:
+        return ()
+    return tuple(
+        ArtifactRef(
+            uri=storage.uri_of(photos_path(manifest.contract.id, s.name)), sha256=s.photos_sha256, rows=s.photos
+        )
+        for s in manifest.shards
+        if s.name in shards
+    )
+
+
+def _embedded(storage: Storage, encoder: str | None, shards: set[str]) -> frozenset[str]:
+    if encoder is None:
+        return frozenset()
+    return frozenset(shard for shard in shards if storage.exists(embeddings_path(encoder, shard)))

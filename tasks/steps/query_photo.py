@@ -1,0 +1,239 @@
+"""Ask a version who is in a photo: for each face in it, the most similar faces known."""
+
+import io
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from models.mtcnn.cascade import detect_faces
+from models.photo import PhotoLimits, PhotoRefused, read_photo
+from store.errors import QueryError
+from store.fingerprints import sha256_hex
+from store.index_file import index_size, load_index, search
+from store.layout import open_store
+from store.schemas import VERSION_FACES, from_parquet
+from store.shards import read_faces
+from store.sources import read_asked
+from store.storage import Storage, normalise_uri
+from store.versions import PublishedVersion, read_file, read_version
+from tasks.steps.contract import Contract
+from tasks.steps.embed_faces import face_input_of_row
+from tasks.steps.find_faces import load_nets, rows_of_faces
+from tasks.steps.resolve_encoder import load_stored_encoder
+
+__all__ = ["Answer", "AskedFace", "Match", "query_photo", "read_crops"]
+
+Row = dict[str, Any]
+_SHOWN_PX = 900
+
+
+@dataclass(frozen=True)
+class Match:
+    """One known face that resembles the one asked for.
+
+    Attributes:
+        face_id: as decimal digits.
+        uri: the photo it is in; `uris` lists every name of the same bytes.
+        uris: all of them, sorted.
+        label: the person's name, where the gallery has one.
+        box: x1, y1, x2, y2 in pixels of that photo.
+        cosine: in [-1, 1].
+        same_person: probability in [0, 1]; None while the version is not calibrated.
+        shard: that holds its crop.
+    """
+
+    face_id: str
+    uri: str
+    uris: tuple[str, ...]
+    label: str | None
+    box: tuple[float, ...]
+    cosine: float
+    same_person: float | None
+    shard: str
+
+
+@dataclass(frozen=True)
+class AskedFace:
+    """A face of the photo asked with, and its matches by falling cosine."""
+
+    box: tuple[float, ...]
+    score: float
+    crop: bytes
+    matches: tuple[Match, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a version answers to one photo.
+
+    Attributes:
+        version: that answered.
+        image: the photo's uri.
+        picture: the upright photo as a JPEG of at most 900 px, for showing.
+        size: its full width and height in pixels, which boxes refer to.
+        contract: of the shards that the matches' crops stand in.
+        faces: by falling detection score.
+    """
+
+    version: int
+    image: str
+    picture: bytes
+    size: tuple[int, int]
+    contract: str
+    faces: tuple[AskedFace, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer without pixels, as the command prints it."""
+        return {
+            "version": self.version,
+            "image": self.image,
+            "faces": [
+                {
+                    "box": list(face.box),
+                    "score": face.score,
+                    "matches": [{k: v for k, v in asdict(m).items() if k != "shard"} for m in face.matches],
+                }
+                for face in self.faces
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class _OpenVersion:
+    version: PublishedVersion
+    index: Any
+    faces: dict[int, Row]
+
+
+def query_photo(
+    image: str, *, store: str, k: int = 10, version: int | None = None, encoder: str | None = None, device: str = "cpu"
+) -> Answer:
+    """Find the k most similar known faces of each face in a photo.
+
+    Args:
+        image: a path, or a url that fsspec opens.
+        store: the store's uri.
+        k: matches a face, at least 1.
+        version: the version to ask; None asks CURRENT.
+        encoder: an id that the version must have been built with; None takes the version's own.
+        device: of the nets.
+
+    Raises:
+        QueryError: the picture is missing, is not an image, shows no face, or the encoder is not the version's.
+        VersionError: there is no such version.
+    """
+    if k < 1:
+        raise QueryError(f"k is {k}: ask for at least 1 match")
+    storage = open_store(store)
+    opened = _open(storage, version)
+    _refuse_other_encoder(opened.version, encoder)
+    uri = normalise_uri(image)
+    contract = Contract()
+    data = read_asked(image, max_bytes=contract.limits.max_bytes)
+    try:
+        photo = read_photo(data, limits=PhotoLimits())
+    except PhotoRefused as refused:
+        raise QueryError(f"{uri} cannot be asked with: {refused.reason}") from refused
+    found = detect_faces(photo.pixels, nets=load_nets(device), settings=contract.cascade)
+    if not found:
+        raise QueryError(
+            f"no face was found in {uri} ({photo.width} x {photo.height} pixels): "
+            f"give a photo with an upright face of at least {contract.cascade.min_face_px} pixels"
+        )
+    rows = rows_of_faces({"photo_sha256": sha256_hex(data), "uri": uri}, photo, found, contract=contract)
+    net = _encoder(storage.uri, opened.version.manifest.encoder.id, device)
+    size = (photo.width, photo.height)
+    inputs = np.stack([face_input_of_row(row, net.card, photo_size=size) for row in rows])
+    cosines, ids = search(opened.index, net.embed(inputs), k=k)
+    faces = tuple(
+        AskedFace(
+            box=tuple(round(float(side), 2) for side in row["box"]),
+            score=round(float(row["score"]), 4),
+            crop=row["crop"],
+            matches=tuple(_match(opened, int(i), float(c)) for i, c in zip(ids[n], cosines[n], strict=True)),
+        )
+        for n, row in enumerate(rows)
+    )
+    return Answer(
+        version=opened.version.number,
+        image=uri,
+        picture=_picture(photo.pixels),
+        size=size,
+        contract=opened.version.manifest.contract.id,
+        faces=faces,
+    )
+
+
+def read_crops(answer: Answer, *, store: str) -> dict[str, bytes]:
+    """The stored crops of every match in an answer: JPEG bytes by face_id."""
+    storage = open_store(store)
+    wanted: dict[str, set[int]] = {}
+    for face in answer.faces:
+        for match in face.matches:
+            wanted.setdefault(match.shard, set()).add(int(match.face_id))
+    crops: dict[str, bytes] = {}
+    for shard, ids in wanted.items():
+        table = read_faces(storage, contract=answer.contract, shard=shard, columns=["face_id", "crop"])
+        for identity, crop in zip(table.column("face_id").to_pylist(), table.column("crop").to_pylist(), strict=True):
+            if identity in ids:
+                crops[str(identity)] = crop
+    return crops
+
+
+def _open(storage: Storage, number: int | None) -> _OpenVersion:
+    version = read_version(storage, number)
+    return _open_files(storage.uri, version.number, version.manifest.build)
+
+
+@lru_cache(maxsize=2)
+def _open_files(store: str, number: int, build: str) -> _OpenVersion:
+    """A version's index and faces, kept open; `build` tells a version from another one of that number."""
+    storage = open_store(store)
+    version = read_version(storage, number)
+    index = load_index(read_file(storage, version, "index.faiss"), where=f"version {number}'s index")
+    faces = from_parquet(read_file(storage, version, "faces.parquet"), VERSION_FACES, where=f"version {number}'s faces")
+    if (got := index_size(index)[1]) != version.manifest.encoder.dimension:
+        raise QueryError(
+            f"encoder mismatch: version {number}'s index holds vectors of {got}, its encoder "
+            f"{version.manifest.encoder.id} makes {version.manifest.encoder.dimension}; roll back or rebuild"
+        )
+    return _OpenVersion(version=version, index=index, faces={row["face_id"]: row for row in faces.to_pylist()})
+
+
+@lru_cache(maxsize=2)
+def _encoder(store: str, encoder: str, device: str) -> Any:
+    return load_stored_encoder(open_store(store), encoder, device=device, threads=2)
+
+
+def _refuse_other_encoder(version: PublishedVersion, asked: str | None) -> None:
+    built_with = version.manifest.encoder
+    if asked is not None and asked not in {built_with.id, built_with.name}:
+        raise QueryError(
+            f"encoder mismatch: the photo would be embedded by {asked}, version {version.number} was built with "
+            f"{built_with.id}. Query with --encoder {built_with.id}, or rebuild"
+        )
+
+
+def _match(opened: _OpenVersion, identity: int, cosine: float) -> Match:
+    row = opened.faces[identity]
+    return Match(
+        face_id=str(identity),
+        uri=row["uri"],
+        uris=tuple(row["uris"] or [row["uri"]]),
+        label=row["label"],
+        box=tuple(round(float(side), 2) for side in row["box"]),
+        cosine=round(max(-1.0, min(1.0, cosine)), 6),
+        same_person=None,
+        shard=row["shard"],
+    )
+
+
+def _picture(pixels_HWC: Any) -> bytes:
+    image = Image.fromarray(pixels_HWC)
+    image.thumbnail((_SHOWN_PX, _SHOWN_PX))
+    sink = io.BytesIO()
+    image.save(sink, "JPEG", quality=88)
+    return sink.getvalue()
