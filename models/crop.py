@@ -1,6 +1,7 @@
 """The stored crop: a face with its surroundings, cut square and unwarped, from which every encoder's input can be made.
 
-Coordinates of points are those of boxes and landmarks; point_in_crop = (point_in_photo - origin) * scale.
+point_in_crop = (point_in_photo - origin) * scale, exact for boxes, which lie between pixels. Landmarks count from pixels'
+centres: in a shrunk crop they are off by (1 - scale) / 2 of its pixels, at most a fifth of a pixel in a 112 x 112 input.
 """
 
 import io

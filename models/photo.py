@@ -4,6 +4,8 @@ import io
 import re
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +33,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _REASON_CHARS = 200
-_warning_filters = threading.Lock()  # the filters belong to the process, not to a thread
+_warning_filters = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,8 @@ def read_photo(data: bytes, *, limits: PhotoLimits) -> Photo:
     """Decode a photo and turn it upright.
 
     JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF are read, whatever the file was called. Of several frames the first one
-    counts. Grey, palette, CMYK and 16-bit pixels become 8-bit RGB; transparency is laid over white. A file about which
-    Pillow warns is refused.
+    counts. Grey, palette, CMYK and 16-bit pixels become 8-bit RGB; transparency is laid over white. A file whose
+    header or EXIF data Pillow warns about is refused.
 
     Args:
         data: the whole file; it may be damaged or hostile.
@@ -136,17 +138,14 @@ def require_rgb(image_HWC: UInt8Array, *, where: str) -> None:
 
 
 def _decode(data: bytes, limits: PhotoLimits) -> Photo:
-    with _open_header(data) as image:
-        width, height = image.size
-        if width * height > limits.max_pixels:
-            raise PhotoRefused(
-                "too_large", f"the photo has {width} x {height} pixels, the limit is {limits.max_pixels}"
-            )
-        if min(width, height) < limits.min_side_px:
-            raise PhotoRefused(
-                "too_small", f"the photo has {width} x {height} pixels, its shorter side must have {limits.min_side_px}"
-            )
-        orientation = _orientation(image)
+    with _warnings_are_errors():
+        opened = Image.open(io.BytesIO(data), formats=_FORMATS)
+    with opened as image:
+        _check_size(image, limits)
+        if image.format == "PNG":  # its EXIF data may follow the pixels
+            image.load()
+        with _warnings_are_errors():
+            orientation = _orientation(image)
         turned_by_decoder = image.format == "TIFF"
         rgb = _to_rgb(image)
     if orientation != 1 and not turned_by_decoder:
@@ -154,13 +153,22 @@ def _decode(data: bytes, limits: PhotoLimits) -> Photo:
     return Photo(pixels=np.asarray(rgb), exif_orientation=orientation)
 
 
-def _open_header(data: bytes) -> Image.Image:
-    """The image with its header and its EXIF data parsed and no pixel decoded; a warning is an error."""
+@contextmanager
+def _warnings_are_errors() -> Iterator[None]:
+    """For headers and EXIF data, not for pixels: one thread at a time gets through, since filters belong to the process."""
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("error")
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        image.getexif()
-        return image
+        yield
+
+
+def _check_size(image: Image.Image, limits: PhotoLimits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise PhotoRefused("too_large", f"the photo has {width} x {height} pixels, the limit is {limits.max_pixels}")
+    if min(width, height) < limits.min_side_px:
+        raise PhotoRefused(
+            "too_small", f"the photo has {width} x {height} pixels, its shorter side must have {limits.min_side_px}"
+        )
 
 
 def _orientation(image: Image.Image) -> int:

@@ -140,7 +140,7 @@ class _Trainer:
         self._spec = training_input(decoder.height, decoder.width)
         self._loss = PairLoss(margin=settings.margin, rebuild_weight=settings.rebuild_weight)
         self._optimiser = torch.optim.AdamW(
-            _parameter_groups([network, decoder], settings.weight_decay), lr=settings.learning_rate
+            _parameter_groups([network, decoder], settings.weight_decay), lr=settings.learning_rate, fused=True
         )
         self._choice = np.random.default_rng(settings.seed)
         self._change = torch.Generator().manual_seed(settings.seed)
@@ -184,7 +184,7 @@ class _Trainer:
         rebuilt_NCHW = self._decoder(emb_ND) if settings.rebuild_weight else crops_NCHW
         terms = self._loss.all_pairs(emb_ND, labels_N, rebuilt_NCHW=rebuilt_NCHW, crops_NCHW=crops_NCHW)
         self._descend(terms.total)
-        return float(terms.contrastive), float(terms.reconstruction)
+        return terms.contrastive.item(), terms.reconstruction.item()
 
     def _descend(self, loss: Tensor) -> None:
         self.learning_rate = self._settings.learning_rate * _rise_and_fall(self._progress(), self._settings.warm_up)

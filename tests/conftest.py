@@ -1,7 +1,29 @@
 import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+HOME = tempfile.TemporaryDirectory(prefix="lookalike-tests-", ignore_cleanup_errors=True)
+
+# before anything imports Prefect: nothing of the tests reaches the user's home or a server of theirs
+for name in [name for name in os.environ if name.startswith(("PREFECT_", "LOOKALIKE_STORE", "LOOKALIKE_CACHE", "AWS_"))]:
+    del os.environ[name]
+os.environ |= {
+    "PREFECT_HOME": str(Path(HOME.name) / "prefect"),
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "DO_NOT_TRACK": "1",
+    "LOOKALIKE_CACHE": str(Path(HOME.name) / "cache"),
+}
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +33,57 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("LOOKALIKE_TEST_DATA names no folder with real photos")
     return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def drawn_people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight drawn people with three pictures each, a folder a person."""
+    from tasks.steps.draw_people import draw_people
+
+    folder = tmp_path_factory.mktemp("drawn") / "people"
+    draw_people(folder, people=range(8), views=range(1, 4), seed=3, workers=1)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The API url of a real Prefect server on loopback, stopped by its own pid."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    env = os.environ | {"PREFECT_SERVER_API_PORT": str(port), "PREFECT_HOME": str(log.parent / "home")}
+    command = [str(Path(sys.executable).parent / "prefect"), "server", "start"]
+    with log.open("wb") as out, subprocess.Popen(command, env=env, stdout=out, stderr=out, cwd=log.parent) as server:
+        try:
+            _wait_until_healthy(url, server, log)
+            yield url
+        finally:
+            server.terminate()
+
+
+def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise RuntimeError(f"the Prefect server ended with {server.returncode}: {log.read_text()[-2000:]}")
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise RuntimeError(f"the Prefect server did not start: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture
+def prefect_api(prefect_server: str) -> Iterator[str]:
+    """Flows called in the test run against the server."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield prefect_server

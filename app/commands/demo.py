@@ -102,7 +102,7 @@ def _fresh_folder(out: Path) -> Path:
 
 def _ask(out: Path, *, store: str, args: argparse.Namespace, held_out: set[str], scores: tuple[float, float]) -> Path:
     """Ask with unseen views of people the encoder was not trained on, and write the contact sheet."""
-    from models.portraits.person import draw_person  # noqa: PLC0415
+    from models.portraits import draw_person  # noqa: PLC0415
     from store.errors import QueryError  # noqa: PLC0415
     from tasks.steps.contact_sheet import write_contact_sheet  # noqa: PLC0415
     from tasks.steps.draw_people import draw_people, folder_name  # noqa: PLC0415

@@ -213,8 +213,8 @@ def _paint_ear(sheet: Sheet, person: Person, project: Projector, side: int) -> N
 
 def _paint_marks(sheet: Sheet, person: Person, project: Projector) -> None:
     brown = mix(person.skin.tone, (120, 60, 30), 0.55)
-    for place, spot in enumerate(person.skin.freckles):
-        sheet.dot(project([spot])[0], brown, radius_px=(0.010 + 0.004 * (place % 3)) * project.unit_px, alpha=0.45)
+    for place, spot in enumerate(project(person.skin.freckles) if person.skin.freckles else ()):
+        sheet.dot(spot, brown, radius_px=(0.010 + 0.004 * (place % 3)) * project.unit_px, alpha=0.45)
     for spot in person.skin.moles:
         sheet.dot(project([spot])[0], mix(brown, _DARK, 0.5), radius_px=0.020 * project.unit_px, alpha=0.9)
 

@@ -20,7 +20,7 @@ from models.portraits.sheet import (
 )
 from models.portraits.view import View
 
-__all__ = ["covers_ears", "paint_back_hair", "paint_front_hair"]
+__all__ = ["covers_ears", "hair_spread", "paint_back_hair", "paint_front_hair"]
 
 _BLACK: Colour = (12, 9, 9)
 _WHITE: Colour = (255, 246, 230)
@@ -62,6 +62,12 @@ def covers_ears(person: Person) -> bool:
     return cut is not None and cut.falls_to is not None
 
 
+def hair_spread(person: Person) -> tuple[float, float]:
+    """How far the hair stands off the skull at the sides and at the top, in face units."""
+    cut = _CUTS.get(person.hair.style)
+    return (0.0, 0.0) if cut is None else (cut.sides * person.hair.volume, cut.top * person.hair.volume)
+
+
 def paint_back_hair(sheet: Sheet, person: Person, view: View, project: Projector) -> None:
     """The hair behind face and neck, and a bun on top."""
     cut = _CUTS.get(person.hair.style)
@@ -95,14 +101,16 @@ def paint_back_hair(sheet: Sheet, person: Person, view: View, project: Projector
     ]
     fall = _bumpy(smooth(mirrored(half), closed=True), cut.bumps, person.hair.strand_seed)
     outline = project(fall, -0.30)
-    sheet.paint(outline, mix(colour, _BLACK, 0.42), part="body")
+    sheet.paint(outline, mix(colour, _BLACK, 0.26), part="body")
     rng = np.random.default_rng(person.hair.strand_seed + 2)
     with sheet.clipped(outline) as brush:
-        for start in rng.uniform(-side, side, 46):
-            wave = 0.05 * rng.normal() + (0.6 * cut.bumps) * np.array((1, -1, 1, -1))
-            line = np.stack([start * np.array((0.85, 1.0, 1.03, 1.0)) + wave, np.linspace(-0.7, low, 4)], axis=1)
-            shade = mix(colour, _BLACK, float(rng.uniform(0.2, 0.7)))
-            brush.line(project(smooth(line), -0.30), shade, width_px=0.022 * project.unit_px, alpha=0.5)
+        y = np.linspace(-0.7, low, 10)
+        x_S10 = rng.uniform(-side, side, (60, 1)) + rng.normal(0, 0.03, (60, 1)) * y + 0.6 * cut.bumps * np.sin(9 * y)
+        lines_S10_2 = np.stack([x_S10, np.broadcast_to(y, x_S10.shape)], axis=2)
+        for line, tone in zip(
+            project(lines_S10_2.reshape(-1, 2), -0.30).reshape(60, 10, 2), rng.uniform(size=60), strict=True
+        ):
+            brush.line(line, mix(colour, _BLACK, 0.08 + 0.5 * float(tone)), width_px=0.02 * project.unit_px, alpha=0.5)
 
 
 def paint_front_hair(sheet: Sheet, person: Person, view: View, project: Projector) -> None:
@@ -256,9 +264,11 @@ def _ringlets(rng: np.random.Generator, root_S2: FloatArray, end_S2: FloatArray,
 
 
 def _evenly(line_N2: FloatArray, count: int) -> FloatArray:
-    return line_N2[np.linspace(0, len(line_N2) - 1, count).astype(int)]
+    picked: FloatArray = line_N2[np.linspace(0, len(line_N2) - 1, count).astype(int)]
+    return picked
 
 
 def _hairline_depth(line_N2: FloatArray) -> FloatArray:
     """The hairline lies on the face in front and on the head's edge at the sides."""
-    return face_depth(line_N2) * np.clip((0.66 - np.abs(line_N2[:, 0])) / 0.36, 0, 1)
+    depth: FloatArray = face_depth(line_N2) * np.clip((0.66 - np.abs(line_N2[:, 0])) / 0.36, 0, 1)
+    return depth

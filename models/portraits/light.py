@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.portraits.hair import hair_spread
 from models.portraits.person import Person
 from models.portraits.sheet import Projector
 from models.portraits.view import View
@@ -43,8 +44,9 @@ def lit(flat_HWC: Float32Array, head_HW: Float32Array, person: Person, view: Vie
     for channel, (key, ambient, wrap) in enumerate(zip(view.light.key, view.light.ambient, _WRAP, strict=True)):
         level = np.maximum(facing + wrap, 0) * (key / (1 + wrap)) + ambient
         shaded[..., channel] = flat_HWC[..., channel] * level + key * gloss
-    over = np.maximum(shaded - _KNEE, 0)
-    shaded -= over * over / (255 - _KNEE + over)  # film burns out gently
+    peak = shaded.max(axis=2, keepdims=True)
+    over = np.maximum(peak - _KNEE, 0)
+    shaded *= 1 - over * over / (255 - _KNEE + over) / np.maximum(peak, 1)  # film burns out gently and keeps its hue
     return shaded
 
 
@@ -68,7 +70,9 @@ def _head_light(
 def _relief(u: Float32Array, v: Float32Array, person: Person, view: View, project: Projector) -> Float32Array:
     """The head's height towards the viewer in face units, on turned face coordinates."""
     bones = person.bones
-    inside = 1 - (u / (1.16 * bones.cheek_width + 0.08)) ** 2 - ((v + 0.02) / 1.28) ** 2
+    sides, top = hair_spread(person)
+    raised = 0.5 * max(0.0, top - 0.25)
+    inside = 1 - (u / (1.16 * bones.cheek_width + max(0.08, sides))) ** 2 - ((v + 0.02 + raised) / (1.28 + raised)) ** 2
     squeeze = max(0.4, float(np.cos(view.pose.yaw)))
     relief: Float32Array = 0.72 * np.sqrt(np.clip(inside, 0.03, 1))
     for x, y, wide, tall, height, lift in _bumps(person, view):

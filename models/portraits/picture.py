@@ -145,7 +145,7 @@ def _paint_clothes(sheet: Sheet, person: Person, view: View, project: Projector)
     dip = {"crew": 0.32, "v-neck": 0.72, "shirt": 0.58, "roll-neck": 0.12}[clothes.collar]
     opening = [(0.7 * neck, chin + 0.16 + 0.45 * (dip - 0.16)), (0.0, chin + dip)]
     sheet.paint(upright(throat, -0.15), mix(person.skin.tone, (90, 40, 30), 0.10), part="body")
-    sheet.paint(upright(smooth(mirrored(shoulders + opening)[:-1], closed=True), -0.1), clothes.colour, part="body")
+    sheet.paint(upright(smooth(mirrored(shoulders + opening), closed=True), -0.1), clothes.colour, part="body")
     edge = upright(
         smooth(
             [

@@ -128,8 +128,9 @@ class Brush:
 
     def line(self, points_N2: FloatArray, colour: Colour, *, width_px: float, alpha: float = 1.0) -> None:
         """Draw a line of even width."""
+        joint = "curve" if alpha == 1.0 else None  # a joint is drawn twice, which shows through thin paint
         self._draw.line(
-            _flat(points_N2, self.origin), fill=_ink(colour, alpha), width=max(1, round(width_px)), joint="curve"
+            _flat(points_N2, self.origin), fill=_ink(colour, alpha), width=max(1, round(width_px)), joint=joint
         )
 
     def dot(self, centre_2: FloatArray, colour: Colour, *, radius_px: float, alpha: float = 1.0) -> None:

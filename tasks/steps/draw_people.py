@@ -6,8 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from models.portraits.person import draw_person
-from models.portraits.picture import draw_portrait
+from models.portraits import draw_person, draw_portrait
 from tasks.steps.children import run_in_child
 from tasks.steps.progress import report
 
