@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from store.errors import EncoderUnknownError
+from store.errors import ArtifactError, EncoderUnknownError
 from store.fingerprints import canonical_json
 from store.layout import ENCODER_CURRENT, encoder_folder
 from store.storage import Storage
@@ -37,15 +37,28 @@ def read_encoder(storage: Storage, encoder: str) -> StoredEncoder:
 
     Raises:
         EncoderUnknownError: the store holds no such encoder; the message lists those it has.
+        ArtifactError: the card is no card, or the weights are missing or not those it names.
     """
     folder = encoder_folder(encoder)
     if not storage.exists(f"{folder}/card.json"):
         there = ", ".join(stored_encoders(storage)) or "none"
         raise EncoderUnknownError(f"the store {storage.uri} has no encoder {encoder}; it has {there}")
-    card: dict[str, Any] = json.loads(storage.read(f"{folder}/card.json"))
+    card = _read_card(storage, f"{folder}/card.json")
     names = set(storage.names(folder))
-    name = next(n for n in _WEIGHTS if n in names)
+    name = next((n for n in _WEIGHTS if n in names), None)
+    if name is None:
+        raise ArtifactError(f"{storage.uri_of(folder)} holds no weights, wanted {' or '.join(_WEIGHTS)}")
     return StoredEncoder(card=card, weights=storage.read(f"{folder}/{name}", sha256=card["sha256"]))
+
+
+def _read_card(storage: Storage, path: str) -> dict[str, Any]:
+    try:
+        card = json.loads(storage.read(path))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{storage.uri_of(path)} is not JSON: {error}") from error
+    if not isinstance(card, dict) or not isinstance(card.get("sha256"), str):
+        raise ArtifactError(f"{storage.uri_of(path)} names no sha256 of the weights: it is not an encoder's card")
+    return card
 
 
 def stored_encoders(storage: Storage) -> list[str]:

@@ -3,13 +3,15 @@
 Bytes are checked by hash before FAISS sees them; ids are face ids; a search changes nothing.
 """
 
+from typing import Any
+
 import faiss
 import numpy as np
 import numpy.typing as npt
 
 from store.errors import ArtifactError
 
-__all__ = ["build_exact_index", "index_size", "load_index", "search"]
+__all__ = ["build_exact_index", "index_size", "indexed_ids", "load_index", "search"]
 
 
 def build_exact_index(face_ids_N: npt.NDArray[np.int64], embeddings_ND: npt.NDArray[np.float32]) -> bytes:
@@ -46,6 +48,12 @@ def load_index(data: bytes, *, where: str) -> faiss.Index:
         raise ArtifactError(f"{where} is not an index that FAISS {faiss.__version__} reads: {error}") from error
 
 
+def indexed_ids(index: Any) -> npt.NDArray[np.int64]:
+    """The face ids in the index, int64, ascending."""
+    ids_N: npt.NDArray[np.int64] = np.sort(faiss.vector_to_array(index.id_map))
+    return ids_N
+
+
 def index_size(index: faiss.Index) -> tuple[int, int]:
     """The number of vectors and their dimension."""
     return int(index.ntotal), int(index.d)
@@ -70,6 +78,14 @@ def search(
     total, dimension = index_size(index)
     if queries_QD.ndim != 2 or queries_QD.shape[1] != dimension:
         raise ArtifactError(f"the index holds vectors of {dimension}, the query has shape {queries_QD.shape}")
-    cosines, ids = index.search(np.ascontiguousarray(queries_QD, dtype=np.float32), min(k, total))
-    order = np.lexsort((ids, -cosines), axis=1)
+    wanted = min(k, total)
+    if wanted == 0:  # FAISS refuses to look for nothing
+        return np.zeros((len(queries_QD), 0), np.float32), np.zeros((len(queries_QD), 0), np.int64)
+    queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
+    asked = min(wanted + 1, total)
+    cosines, ids = index.search(queries_QD, asked)
+    while asked < total and np.any(cosines[:, -1] == cosines[:, wanted - 1]):  # a tie goes on behind the last place
+        asked = min(2 * asked, total)
+        cosines, ids = index.search(queries_QD, asked)
+    order = np.lexsort((ids, -cosines), axis=1)[:, :wanted]
     return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(ids, order, axis=1)

@@ -31,13 +31,13 @@ def open_store(uri: str, *, create: bool = False) -> Storage:
     Raises:
         StoreError: not a store, missing, or not writable; the message says which and what to do.
     """
-    storage = Storage(uri)
     try:
-        names = set(storage.names())
+        storage = Storage(uri)
+        names = {name for name in storage.names() if not name.startswith(".")}
     except NotADirectoryError as error:
-        raise StoreError(f"the store {storage.uri} is a file: give a folder or an s3:// prefix with --store") from error
+        raise StoreError(f"the store {uri} is a file: give a folder or an s3:// prefix with --store") from error
     except Exception as error:  # every backend has its own kinds
-        raise StoreError(f"the store {storage.uri} cannot be opened ({type(error).__name__}: {error})") from error
+        raise StoreError(f"the store {uri} cannot be opened ({type(error).__name__}: {error})") from error
     if names and not names & _FOLDERS:
         some = ", ".join(sorted(names)[:3])
         raise StoreError(f"{storage.uri} is not a store: it holds {some}; give an empty folder or a store with --store")

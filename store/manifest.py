@@ -5,6 +5,7 @@ A reader ignores keys it does not know, and refuses a format or an entry of `req
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +16,8 @@ from store.errors import ManifestError
 from store.schemas import FORMAT, STATUSES
 
 __all__ = [
+    "ContractRecord",
+    "EncoderRecord",
     "FileRecord",
     "IndexRecord",
     "Manifest",
@@ -122,21 +125,8 @@ class Manifest(_Record):
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
-        problems = []
-        if self.requires:
-            problems.append(f"requires: this reader knows none of {self.requires}; a newer lookalike is needed")
-        if unknown := sorted(set(self.counts) - set(STATUSES)):
-            problems.append(f"counts: unknown statuses {unknown}, wanted {list(STATUSES)}")
-        if (got := sum(self.counts.values())) != self.photos:
-            problems.append(f"counts: {got} photos in all statuses together, {self.photos} seen")
-        if missing := sorted({"index.faiss", "faces.parquet", "photos.parquet"} - set(self.files)):
-            problems.append(f"files: {', '.join(missing)} not recorded")
-        try:
-            datetime.fromisoformat(self.created_at)
-        except ValueError:
-            problems.append(f"created_at: {self.created_at!r} is no ISO 8601 time")
-        if problems:
-            raise ValueError("; ".join(problems))
+        if problems := list(_contradictions(self.model_dump())):
+            raise ValueError("; ".join(f"{p.path}: {p.sentence}" for p in problems))
         return self
 
     def to_json(self) -> bytes:
@@ -156,7 +146,8 @@ def problems_of_manifest(data: bytes) -> list[Problem]:
     try:
         Manifest.model_validate_json(data)
     except ValidationError as error:
-        return [_problem(dict(e)) for e in error.errors()]
+        fields = [_problem(dict(e)) for e in error.errors() if e["loc"] or e["type"] != "value_error"]
+        return fields + (list(_contradictions(document)) if isinstance(document, dict) else [])
     return []
 
 
@@ -170,6 +161,39 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
         listed = "; ".join(f"{p.path}: {p.sentence}" if p.path else p.sentence for p in problems)
         raise ManifestError(f"{where} is not a manifest of format {FORMAT}: {listed}")
     return Manifest.model_validate_json(data)
+
+
+def _contradictions(document: dict[str, Any]) -> Iterator[Problem]:
+    """What is wrong though every field by itself may be right; fields of a wrong type are passed over."""
+    requires, counts, photos = document.get("requires"), document.get("counts"), document.get("photos")
+    files, index, created_at = document.get("files"), document.get("index"), document.get("created_at")
+    if requires:
+        yield Problem("requires", f"this reader knows none of {requires}; a newer lookalike is needed", "requires")
+    if isinstance(counts, dict):
+        if unknown := sorted(set(counts) - set(STATUSES)):
+            yield Problem("counts", f"unknown statuses {unknown}, wanted {list(STATUSES)}", "status")
+        numbers = [n for n in [*counts.values(), photos] if isinstance(n, int)]
+        if len(numbers) == len(counts) + 1 and sum(numbers[:-1]) != photos:
+            yield Problem("counts", f"{sum(numbers[:-1])} photos in all statuses together, {photos} seen", "sum")
+    if isinstance(files, dict):
+        if missing := sorted({"index.faiss", "faces.parquet", "photos.parquet"} - set(files)):
+            yield Problem("files", f"{', '.join(missing)} not recorded", "missing")
+        elif isinstance(index, dict) and not _agree(index, files["index.faiss"]):
+            yield Problem("index", "bytes and sha256 are not those of index.faiss in files", "index")
+    if isinstance(created_at, str) and not _is_time(created_at):
+        yield Problem("created_at", f"{created_at!r} is no ISO 8601 time", "time")
+
+
+def _agree(index: dict[str, Any], record: object) -> bool:
+    return not isinstance(record, dict) or all(index.get(key) == record.get(key) for key in ("bytes", "sha256"))
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _problem(error: dict[str, Any]) -> Problem:

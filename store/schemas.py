@@ -143,7 +143,7 @@ def to_parquet(table: pa.Table, schema: pa.Schema, *, rows_a_group: int = 65_536
     try:
         ordered = table.select(schema.names).cast(schema)
         ordered.validate(full=True)
-    except (KeyError, pa.ArrowInvalid, ValueError) as error:
+    except (KeyError, pa.ArrowException, ValueError) as error:
         raise ArtifactError(f"a table does not fit its schema: {error}") from error
     sink = io.BytesIO()
     pq.write_table(ordered, sink, compression="zstd", write_page_checksum=True, row_group_size=rows_a_group)
@@ -164,7 +164,10 @@ def from_parquet(data: bytes, schema: pa.Schema, *, where: str, columns: Sequenc
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{where} cannot be read as Parquet: {error}") from error
     for field in wanted:
-        if field.name not in table.column_names:
+        if field.name in table.column_names:
+            if _kind(got := table.schema.field(field.name).type) != _kind(field.type):
+                raise ArtifactError(f"{where} has {got} in column {field.name}, wanted {field.type}")
+        else:
             if not field.nullable:
                 raise ArtifactError(
                     f"{where} has no column {field.name}; it was not written by lookalike's format {FORMAT}"
@@ -172,5 +175,17 @@ def from_parquet(data: bytes, schema: pa.Schema, *, where: str, columns: Sequenc
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     try:
         return table.select(wanted.names).cast(wanted)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+    except (pa.ArrowException, ValueError) as error:
         raise ArtifactError(f"{where} has columns of another type than format {FORMAT}: {error}") from error
+
+
+def _kind(kind: pa.DataType) -> str:
+    """What a column holds, whatever its width: a cast within one kind reads a file that another writer rewrote."""
+    names = {
+        "whole numbers": pa.types.is_integer,
+        "numbers": pa.types.is_floating,
+        "text": lambda t: pa.types.is_string(t) or pa.types.is_large_string(t),
+        "bytes": lambda t: pa.types.is_binary(t) or pa.types.is_large_binary(t),
+        "lists": lambda t: pa.types.is_list(t) or pa.types.is_fixed_size_list(t) or pa.types.is_large_list(t),
+    }
+    return next((name for name, holds in names.items() if holds(kind)), str(kind))

@@ -1,6 +1,7 @@
 """Photos as they are listed: a folder, an s3:// prefix, or a text file with a uri a line."""
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ import fsspec
 from store.errors import QueryError, SourceError
 from store.storage import decode_path, encode_path, is_local, normalise_uri
 
-__all__ = ["ListedPhoto", "Listing", "list_source", "read_asked", "read_uri"]
+__all__ = ["ListedPhoto", "Listing", "check_source", "list_source", "read_asked", "read_uri"]
 
 
 @dataclass(frozen=True)
@@ -44,34 +45,66 @@ class Listing:
 def list_source(source: str, *, suffixes: frozenset[str], store_uri: str | None = None) -> Listing:
     """List every photo of a source; hidden files and the store itself are passed over.
 
+    Links to files are followed, links to folders are not.
+
     Args:
-        source: a folder, an `s3://` prefix, or a `.txt` file with one path or url a line.
+        source: a folder, an `s3://` prefix, or a `.txt` file with one path or url a line, paths relative to the list.
         suffixes: of the files that count as photos, lower case with the dot.
         store_uri: the store, where it may lie inside the source.
 
     Raises:
-        SourceError: the source is missing, empty, or holds no photo; the message says which.
+        SourceError: the source is missing, empty, or holds no photo, or a part of it cannot be listed; the message says
+            which.
     """
     uri = normalise_uri(source)
-    if uri.endswith(".txt"):
-        found = _from_list(uri)
-    elif is_local(uri):
-        found = _from_folder(uri, store_uri)
-    else:
-        found = _from_bucket(uri, store_uri)
     photos: dict[str, ListedPhoto] = {}
     ignored = 0
-    for photo in found:
-        if os.path.splitext(photo.uri.split("?")[0])[1].lower() in suffixes:
+    for photo in _found(uri, store_uri):
+        if _is_photo(photo, suffixes):
             photos[photo.uri] = photo
         else:
             ignored += 1
+    _refuse_without_photos(uri, photos=len(photos), ignored=ignored, suffixes=suffixes)
+    return Listing(source=uri, photos=tuple(photos[key] for key in sorted(photos)), ignored=ignored)
+
+
+def check_source(source: str, *, suffixes: frozenset[str], store_uri: str | None = None) -> None:
+    """Refuse a source on this machine that holds no photo; looks no further than the first one, and not into urls.
+
+    Raises:
+        SourceError: as `list_source` does.
+    """
+    uri = normalise_uri(source)
+    if not is_local(uri) or _is_list(uri):
+        return
+    ignored = 0
+    for photo in _found(uri, store_uri):
+        if _is_photo(photo, suffixes):
+            return
+        ignored += 1
+    _refuse_without_photos(uri, photos=0, ignored=ignored, suffixes=suffixes)
+
+
+def _found(uri: str, store_uri: str | None) -> Iterator[ListedPhoto]:
+    if _is_list(uri):
+        return _from_list(uri)
+    return _from_folder(uri, store_uri) if is_local(uri) else _from_bucket(uri, store_uri)
+
+
+def _is_list(uri: str) -> bool:
+    return uri.endswith(".txt") and not (is_local(uri) and os.path.isdir(decode_path(uri)))
+
+
+def _is_photo(photo: ListedPhoto, suffixes: frozenset[str]) -> bool:
+    return os.path.splitext(_name(photo.uri))[1].lower() in suffixes
+
+
+def _refuse_without_photos(uri: str, *, photos: int, ignored: int, suffixes: frozenset[str]) -> None:
     if not photos and not ignored:
         raise SourceError(f"the source {uri} is empty: give a folder, an s3:// prefix or a .txt list of photos")
     if not photos:
         kinds = " ".join(sorted(suffixes))
         raise SourceError(f"the source {uri} holds {ignored} files but no photo: wanted one of {kinds}")
-    return Listing(source=uri, photos=tuple(photos[key] for key in sorted(photos)), ignored=ignored)
 
 
 def read_uri(uri: str, *, max_bytes: int) -> bytes:
@@ -81,7 +114,10 @@ def read_uri(uri: str, *, max_bytes: int) -> bytes:
         OSError: it cannot be read, as the file system or the service says.
     """
     if is_local(uri):
-        with Path(decode_path(uri)).open("rb") as file:
+        path = Path(decode_path(uri))
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would be waited for
+            raise OSError(f"{uri} is no regular file")
+        with path.open("rb") as file:
             return file.read(max_bytes + 1)
     with fsspec.open(uri, "rb") as file:
         data: bytes = file.read(max_bytes + 1)
@@ -110,15 +146,40 @@ def _from_folder(uri: str, store_uri: str | None) -> Iterator[ListedPhoto]:
     if not os.path.isdir(root):
         what = "is a file" if os.path.exists(root) else "does not exist"
         raise SourceError(f"the source {uri} {what}: give a folder of photos, an s3:// prefix or a .txt list")
-    store = decode_path(store_uri) if store_uri is not None and is_local(store_uri) else None
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and os.path.join(folder, n) != store)
+    store = os.path.realpath(decode_path(store_uri)) if store_uri is not None and is_local(store_uri) else None
+    for folder, folders, files in os.walk(root, onerror=_refuse_part):
+        real = os.path.realpath(folder)
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and os.path.join(real, n) != store)
         for name in files:
-            path = os.path.join(folder, name)
-            if name.startswith(".") or not os.path.isfile(path):
-                continue
-            stat = os.stat(path)
-            yield ListedPhoto(uri=encode_path(path), size=stat.st_size, etag=None, mtime_ns=stat.st_mtime_ns)
+            if not name.startswith(".") and (photo := _from_file(os.path.join(folder, name))) is not None:
+                yield photo
+
+
+def _refuse_part(error: OSError) -> None:
+    """Photos in a folder that cannot be listed now would count as removed; a folder that has gone holds none."""
+    if isinstance(error, FileNotFoundError):
+        return
+    raise SourceError(f"{error.filename} cannot be listed ({type(error).__name__}: {error.strerror})") from error
+
+
+def _from_file(path: str) -> ListedPhoto | None:
+    """A file, None for what is none; one that cannot be looked at keeps size 0 and fails when it is read, as a row.
+
+    Raises:
+        SourceError: another file has the same uri.
+    """
+    uri = encode_path(path)
+    if uri != path and os.path.lexists(uri):
+        raise SourceError(f"two files have the uri {uri}, one with bytes in its name that are no UTF-8: rename one")
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ListedPhoto(uri=uri, size=0, etag=None, mtime_ns=None)
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return ListedPhoto(uri=uri, size=found.st_size, etag=None, mtime_ns=found.st_mtime_ns)
 
 
 def _from_bucket(uri: str, store_uri: str | None) -> Iterator[ListedPhoto]:
@@ -141,22 +202,31 @@ def _from_bucket(uri: str, store_uri: str | None) -> Iterator[ListedPhoto]:
 
 def _from_list(uri: str) -> Iterator[ListedPhoto]:
     try:
-        lines = read_uri(uri, max_bytes=2**31).decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_uri(uri, max_bytes=2**31).decode("utf-8-sig").split("\n")
+    except Exception as error:  # every backend has its own kinds
         raise SourceError(f"the list {uri} cannot be read ({type(error).__name__}: {error})") from error
+    folder = uri.rsplit("/", 1)[0]
     for line in lines:
         text = line.strip()
         if text and not text.startswith("#"):
-            yield _look_up(normalise_uri(text))
+            whole = "://" in text or text.startswith(("/", "~"))
+            yield _look_up(normalise_uri(text if whole else f"{folder}/{text}"))
 
 
 def _look_up(uri: str) -> ListedPhoto:
     """A listed uri's size and time; what cannot be looked up keeps size 0 and fails when it is read, as a row."""
+    if is_local(uri):
+        return _from_file(decode_path(uri)) or ListedPhoto(uri=uri, size=0, etag=None, mtime_ns=None)
     try:
-        fs, path = fsspec.core.url_to_fs(decode_path(uri) if is_local(uri) else uri)
+        fs, path = fsspec.core.url_to_fs(uri)
         return _from_info(uri, fs.info(path))
     except Exception:  # the reason is found again, and recorded, when the photo is read
         return ListedPhoto(uri=uri, size=0, etag=None, mtime_ns=None)
+
+
+def _name(uri: str) -> str:
+    """The part of a uri that has the suffix; only a web address has a query behind it."""
+    return uri.split("?", maxsplit=1)[0] if uri.startswith(("http://", "https://")) else uri
 
 
 def _from_info(uri: str, info: dict[str, Any]) -> ListedPhoto:

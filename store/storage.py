@@ -4,18 +4,24 @@ The one class over fsspec. A local file is written under runs/staging, flushed, 
 """
 
 import contextlib
+import fcntl
 import os
+import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from store.errors import ArtifactError, StoreError
 from store.fingerprints import sha256_hex
 
 __all__ = ["Storage", "decode_path", "encode_path", "is_local", "normalise_uri"]
+
+_ENCODED_BYTE = re.compile(r"%[89A-F][0-9A-F]")
 
 
 def is_local(uri: str) -> bool:
@@ -32,7 +38,7 @@ def normalise_uri(uri: str | os.PathLike[str]) -> str:
     if not is_local(text):
         return text.rstrip("/")
     path = os.path.abspath(os.path.expanduser(text.removeprefix("file://")))
-    return encode_path(path)
+    return encode_path("/" + path.lstrip("/"))  # POSIX lets abspath keep two slashes at the start
 
 
 def encode_path(path: str) -> str:
@@ -42,9 +48,20 @@ def encode_path(path: str) -> str:
 
 def decode_path(uri: str) -> str:
     """The path on disk that a local uri names: itself, or the one `encode_path` was given."""
-    if "%" not in uri or os.path.lexists(uri):
+    if not _ENCODED_BYTE.search(uri) or os.path.lexists(uri):
         return uri
-    return os.fsdecode(unquote_to_bytes(uri))
+    decoded = os.fsdecode(b"".join(_decoded_parts(uri)))
+    return decoded if encode_path(decoded) == uri else uri
+
+
+def _decoded_parts(uri: str) -> Iterator[bytes]:
+    """The uri's bytes, with only those decoded that `encode_path` encodes: 80 to FF."""
+    at = 0
+    for match in _ENCODED_BYTE.finditer(uri):
+        yield uri[at : match.start()].encode()
+        yield unquote_to_bytes(match.group())
+        at = match.end()
+    yield uri[at:].encode()
 
 
 class Storage:
@@ -58,7 +75,10 @@ class Storage:
         self.uri = normalise_uri(uri)
         self.local = is_local(self.uri)
         self._fs: Any
-        self._fs, root = fsspec.core.url_to_fs(self.uri)
+        if self.local:  # not by url_to_fs, to which "::" in a path means something else
+            self._fs, root = LocalFileSystem(), decode_path(self.uri)
+        else:
+            self._fs, root = fsspec.core.url_to_fs(self.uri)
         self._root = str(root).rstrip("/")
 
     def __repr__(self) -> str:
@@ -122,8 +142,32 @@ class Storage:
             _sync_folder(target.parent)
             return True
 
+    def swap(self, path: str, data: bytes, *, expected: bytes | None) -> bool:
+        """Put the bytes in place in one step where the file still holds `expected`; None wants no file there.
+
+        Of several callers that expect the same, one succeeds.
+
+        Returns:
+            True when this call put them there, False when the file holds something else.
+        """
+        if expected is None:
+            return self.create(path, data)
+        if not self.local:
+            return self._swap_object(path, data, expected=expected)
+        with self._locked(path):
+            if not self.exists(path) or self.read(path) != expected:
+                return False
+            self.write(path, data)
+            return True
+
     def names(self, path: str = "") -> list[str]:
-        """The names of what stands directly in a folder, sorted; none if there is no such folder."""
+        """The names of what stands directly in a folder, sorted; none if there is no such folder.
+
+        Raises:
+            NotADirectoryError: a file of this machine stands there.
+        """
+        if self.local and os.path.isfile(self._full(path)):
+            raise NotADirectoryError(self._full(path))
         self._fs.invalidate_cache()
         try:
             entries = self._fs.ls(self._full(path), detail=False)
@@ -137,14 +181,14 @@ class Storage:
             self._fs.rm(self._full(path), recursive=True)
 
     def check_writable(self) -> None:
-        """Write a small file and remove it.
+        """Make a small file, exclusively as everything that commits is made, and remove it.
 
         Raises:
             StoreError: the store cannot be written; the message says why.
         """
         probe = f"runs/probe-{uuid.uuid4().hex}"
         try:
-            self.write(probe, b"lookalike")
+            self.create(probe, b"lookalike")
             self.remove(probe)
         except Exception as error:  # every backend has its own kinds
             raise StoreError(
@@ -158,12 +202,39 @@ class Storage:
     def _create_object(self, path: str, data: bytes) -> bool:
         try:
             self._fs.pipe_file(self._full(path), data, mode="create")
-        except FileExistsError:
+        except OSError as error:
+            if isinstance(error, FileExistsError) or _condition_failed(error):
+                return False
+            raise
+        return True
+
+    def _swap_object(self, path: str, data: bytes, *, expected: bytes) -> bool:
+        full = self._full(path)
+        self._fs.invalidate_cache()
+        try:
+            etag = self._fs.info(full)["ETag"]
+            if self._fs.cat_file(full) != expected:
+                return False
+            self._fs.pipe_file(full, data, IfMatch=etag)
+        except FileNotFoundError:
             return False
+        except OSError as error:
+            if not _condition_failed(error):
+                raise
+            return bool(self._fs.cat_file(full) == data)  # the answer to a first PUT may have been lost
         return True
 
     @contextlib.contextmanager
-    def _staged(self, path: str, data: bytes) -> Any:
+    def _locked(self, path: str) -> Iterator[None]:
+        """Hold a lock that the kernel gives back when this process dies."""
+        lock = Path(self._full("runs/locks")) / path.replace("/", "-")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
+    def _staged(self, path: str, data: bytes) -> Iterator[tuple[Path, Path]]:
         target = Path(self._full(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         staged = Path(self._full("runs/staging")) / uuid.uuid4().hex
@@ -176,6 +247,12 @@ class Storage:
             yield staged, target
         finally:
             staged.unlink(missing_ok=True)
+
+
+def _condition_failed(error: OSError) -> bool:
+    """Whether an object store refused a conditional PUT; only AWS says which condition, which s3fs waits for."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return response.get("Error", {}).get("Code") in {"PreconditionFailed", "412", "ConditionalRequestConflict"}
 
 
 def _sync_folder(folder: Path) -> None:

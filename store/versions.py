@@ -38,7 +38,11 @@ def current_number(storage: Storage) -> int | None:
     """
     if not storage.exists(CURRENT):
         return None
-    text = storage.read(CURRENT).decode(errors="replace").strip()
+    return _number(storage, storage.read(CURRENT))
+
+
+def _number(storage: Storage, data: bytes) -> int:
+    text = data.decode(errors="replace").strip()
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise VersionError(f"{storage.uri_of(CURRENT)} holds {text[:20]!r}, wanted a version's number")
     return int(text)
@@ -83,7 +87,9 @@ def publish(storage: Storage, *, staged: dict[str, str], manifest: Manifest, par
     """Make a checked version the current one.
 
     The number is claimed by a file made exclusively, so that two builds never share a folder and a build that dies
-    leaves an unused number and no lock. Files are written and read back, then the manifest, then CURRENT.
+    leaves an unused number and no lock. Files are written and read back, then the manifest, then CURRENT, which is
+    swapped only where it still names the parent: of two builds planned on one version, one is published. Called again
+    for a build that is published already, it changes nothing.
 
     Args:
         storage: the store.
@@ -92,8 +98,13 @@ def publish(storage: Storage, *, staged: dict[str, str], manifest: Manifest, par
         parent: CURRENT when the build was planned; another build that published meanwhile is not overwritten.
 
     Raises:
-        VersionError: another version was published since the plan, or a file is not what was checked.
+        VersionError: another version was published since the plan, or a file does not read back.
+        ArtifactError: a staged file is missing or is not what was checked.
     """
+    if (published := _published_already(storage, manifest.build)) is not None:
+        return published
+    if staged.keys() != manifest.files.keys():
+        raise VersionError(f"the files are {sorted(staged)}, the manifest names {sorted(manifest.files)}")
     _refuse_if_moved(storage, parent)
     number = _claim(storage)
     folder = version_folder(number)
@@ -102,19 +113,36 @@ def publish(storage: Storage, *, staged: dict[str, str], manifest: Manifest, par
     numbered = manifest.model_copy(update={"version": number})
     data = numbered.to_json()
     parse_manifest(data, where=f"{folder}/manifest.json")
-    _refuse_if_moved(storage, parent)
-    if not storage.create(f"{folder}/manifest.json", data):
+    before = _refuse_if_moved(storage, parent)
+    path = f"{folder}/manifest.json"
+    if not storage.create(path, data) and storage.read(path) != data:
         raise VersionError(f"{storage.uri_of(folder)} got a manifest from somebody else; run the build again")
-    storage.write(CURRENT, str(number).encode())
+    if not storage.swap(CURRENT, str(number).encode(), expected=before):
+        storage.remove(path)  # the number stays claimed, and names no version
+        _refuse_if_moved(storage, parent)
+        raise VersionError(f"{storage.uri_of(CURRENT)} changed while it was written; run the build again")
     return PublishedVersion(number=number, manifest=numbered)
 
 
-def _refuse_if_moved(storage: Storage, parent: int | None) -> None:
-    now = current_number(storage)
+def _published_already(storage: Storage, build: str) -> PublishedVersion | None:
+    """The current version, if it is this build's: the answer to the write that published it may have been lost."""
+    if current_number(storage) is None:
+        return None
+    version = read_version(storage)
+    return version if version.manifest.build == build else None
+
+
+def _refuse_if_moved(storage: Storage, parent: int | None) -> bytes | None:
+    """The bytes of CURRENT, which names the parent; None where there is none."""
+    data = storage.read(CURRENT) if storage.exists(CURRENT) else None
+    now = None if data is None else _number(storage, data)
     if now != parent:
+        planned = "an empty store" if parent is None else f"version {parent}"
         raise VersionError(
-            f"version {now} was published while this build, planned on version {parent}, was running; run the build again, finished shards are kept"
+            f"{'no version' if now is None else f'version {now}'} was published while this build, planned on {planned}, "
+            "was running; run the build again, finished shards are kept"
         )
+    return data
 
 
 def _claim(storage: Storage) -> int:
@@ -126,7 +154,7 @@ def _claim(storage: Storage) -> int:
 
 
 def _claimed_numbers(storage: Storage) -> list[int]:
-    return [int(name) for name in storage.names("versions") if name.isdigit()]
+    return [int(name) for name in storage.names("versions") if name.isascii() and name.isdigit()]
 
 
 def _copy_checked(storage: Storage, source: str, target: str, record: FileRecord) -> None:

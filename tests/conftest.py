@@ -14,7 +14,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 HOME = tempfile.TemporaryDirectory(prefix="lookalike-tests-", ignore_cleanup_errors=True)
 
 # before anything imports Prefect: nothing of the tests reaches the user's home or a server of theirs
-for name in [name for name in os.environ if name.startswith(("PREFECT_", "LOOKALIKE_STORE", "LOOKALIKE_CACHE", "AWS_"))]:
+for name in [
+    name for name in os.environ if name.startswith(("PREFECT_", "LOOKALIKE_STORE", "LOOKALIKE_CACHE", "AWS_"))
+]:
     del os.environ[name]
 os.environ |= {
     "PREFECT_HOME": str(Path(HOME.name) / "prefect"),
@@ -83,7 +85,12 @@ def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) ->
 @pytest.fixture
 def prefect_api(prefect_server: str) -> Iterator[str]:
     """Flows called in the test run against the server."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect import settings
 
-    with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    changes = {
+        settings.PREFECT_API_URL: prefect_server,
+        settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        settings.PREFECT_LOGGING_TO_API_ENABLED: False,  # sent by a thread that outlives the server
+    }
+    with settings.temporary_settings(changes):
         yield prefect_server

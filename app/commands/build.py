@@ -4,6 +4,7 @@ import argparse
 import os
 from typing import Any
 
+from app.early import refuse_early
 from app.store_option import store_of
 from app.terminal import showing_progress
 
@@ -29,10 +30,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the flow `build-index`."""
     from flows.build_index import build_index  # noqa: PLC0415
     from tasks import policies  # noqa: PLC0415
-    from tasks.steps.list_photos import check_source  # noqa: PLC0415
 
     store = store_of(args)
-    check_source(args.source, store=store)
+    refuse_early(args, store=store)
     with showing_progress():
         return build_index.with_options(task_runner=policies.threads(args.workers))(
             source=args.source,

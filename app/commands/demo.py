@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             )
         untrained = new_encoder(store, settings=replace(NetworkSettings(), seed=args.seed))
         say("building version 1 with an untrained encoder (Prefect's first start takes half a minute)")
-        build_index(source=str(photos), store=store, encoder=untrained, labels="folder", shard_photos=120)
+        before = build_index(source=str(photos), store=store, encoder=untrained, labels="folder", shard_photos=120)
         say("training")
         settings = replace(DEMO_SETTINGS, seed=args.seed)
         if args.max_seconds is not None:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         say("building version 2 with the trained encoder, from the stored crops")
         built = build_index(source=str(photos), store=store, encoder=trained.encoder, shard_photos=120)
         first, second = (
-            leave_one_out(store, version=n, people=trained.held_out) for n in (built["parent"], built["version"])
+            leave_one_out(store, version=n, people=trained.held_out) for n in (before["version"], built["version"])
         )
         sheet = _ask(
             out,

@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from app.early import refuse_early
 from app.store_option import store_of
 from app.terminal import showing_progress
 
@@ -48,11 +49,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from flows.train_encoder import train_encoder  # noqa: PLC0415
     from models.training import PHOTO_SETTINGS  # noqa: PLC0415
     from tasks import policies  # noqa: PLC0415
-    from tasks.steps.list_photos import check_source  # noqa: PLC0415
     from tasks.steps.train_encoder import NetworkSettings  # noqa: PLC0415
 
     store = store_of(args)
-    check_source(args.source, store=store)
+    refuse_early(args, store=store)
     settings = replace(PHOTO_SETTINGS, seed=args.seed, max_seconds=args.max_seconds)
     if args.epochs is not None:
         settings = replace(settings, epochs=args.epochs)

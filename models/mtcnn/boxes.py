@@ -14,7 +14,7 @@ __all__ = ["make_square", "place_points", "shift_boxes", "window_boxes", "window
 
 FloatArray = npt.NDArray[np.float32]
 
-PNET_STRIDE_PX = 2
+_PNET_STRIDE_PX = 2
 
 
 def window_boxes(cells_N2: npt.NDArray[np.int64], *, scale: float) -> FloatArray:
@@ -24,7 +24,7 @@ def window_boxes(cells_N2: npt.NDArray[np.int64], *, scale: float) -> FloatArray
         cells_N2: int64, (N, 2), row and column in PNet's output.
         scale: level pixels per photo pixel.
     """
-    corner_N2 = cells_N2[:, ::-1].astype(np.float32) * PNET_STRIDE_PX
+    corner_N2 = cells_N2[:, ::-1].astype(np.float32) * _PNET_STRIDE_PX
     first_N2 = np.floor((corner_N2 + 1) / np.float32(scale))
     last_N2 = np.floor((corner_N2 + PNET_WINDOW_PX) / np.float32(scale))
     return np.concatenate([first_N2, last_N2], axis=1)

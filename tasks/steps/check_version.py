@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from store.errors import ArtifactError, VersionError
-from store.fingerprints import sha256_hex
-from store.index_file import index_size, load_index, search
+from store.fingerprints import content_sha256, sha256_hex
+from store.index_file import index_size, indexed_ids, load_index, search
 from store.layout import open_store
 from store.manifest import FileRecord, Manifest
 from store.refs import ArtifactRef
@@ -61,6 +61,7 @@ def check_version(draft: ArtifactRef, *, store: str) -> CheckedVersion:
     faces = from_parquet(data["faces.parquet"], VERSION_FACES, where="faces.parquet")
     photos = from_parquet(data["photos.parquet"], VERSION_PHOTOS, where="photos.parquet")
     _check_counts(manifest, faces, photos, index_size(index))
+    _check_content(manifest, faces, photos, index)
     ids_N, embeddings_ND = _embeddings(storage, manifest, faces)
     recall = _recall_at_10(index, ids_N, embeddings_ND)
     if recall is not None and recall < RECALL_GATE:
@@ -85,6 +86,17 @@ def _check_counts(manifest: Manifest, faces: pa.Table, photos: pa.Table, size: t
             raise VersionError(
                 f"the draft does not add up: {got} {what}, the manifest says {wanted}; nothing was published"
             )
+
+
+def _check_content(manifest: Manifest, faces: pa.Table, photos: pa.Table, index: Any) -> None:
+    ids_N = faces.column("face_id").to_numpy()
+    if not np.array_equal(indexed_ids(index), ids_N):
+        raise VersionError("the index holds other faces than faces.parquet; nothing was published")
+    rows = zip(*(photos.column(name).to_pylist() for name in ("uri", "photo_sha256", "status")), strict=True)
+    if (got := content_sha256(rows, ids_N.tolist())) != manifest.content_sha256:
+        raise VersionError(
+            f"the tables have the content {got[:12]}…, the manifest says {manifest.content_sha256[:12]}…; nothing was published"
+        )
 
 
 def _embeddings(

@@ -73,9 +73,6 @@ def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
 
 def _settle(parent: int) -> None:
     """Run once in each child: one thread a library, and an end when the parent is gone."""
-    import torch  # noqa: PLC0415
-
-    torch.set_num_threads(1)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -83,3 +80,6 @@ def _settle(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)

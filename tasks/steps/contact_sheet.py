@@ -105,11 +105,11 @@ def _match_cell(match: Match, crop: bytes, *, person: str | None) -> _Cell:
 
 
 def _thumbnail(crop: bytes) -> bytes:
-    image = Image.open(io.BytesIO(crop))
-    side = image.width
-    image = image.crop((side // 8, side // 8, side - side // 8, side - side // 8))
-    image.thumbnail((_THUMB_PX, _THUMB_PX))
-    return _jpeg(image)
+    with Image.open(io.BytesIO(crop)) as image:
+        side = image.width
+        middle = image.crop((side // 8, side // 8, side - side // 8, side - side // 8))
+    middle.thumbnail((_THUMB_PX, _THUMB_PX))
+    return _jpeg(middle)
 
 
 def _boxed(answer: Answer) -> bytes:
@@ -131,6 +131,7 @@ def _jpeg(image: Image.Image) -> bytes:
     return sink.getvalue()
 
 
+_NAME_CHARS = 64  # more than fit
 _CELL_W, _CELL_H, _LEFT, _TOP = 150, 192, 24, 96
 _INK, _SOFT, _PAPER, _SAME, _OTHER = "#1b1f24", "#5d6670", "#f6f7f9", "#1a7f4b", "#a4262c"
 
@@ -159,7 +160,7 @@ def _draw_cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: _Cell, *, x:
     if cell.right is not None:
         draw.rectangle((x, y, x + _CELL_W - 15, y + _CELL_W - 15), outline=colour, width=4)
     font = ImageFont.load_default(13)
-    name = cell.name
+    name = " ".join(cell.name.split())[:_NAME_CHARS]
     while draw.textlength(name, font=font) > _CELL_W - 14 and len(name) > 4:
         name = name[:-2] + "…"
     draw.text((x, y + _CELL_W - 10), name, fill=colour, font=font)

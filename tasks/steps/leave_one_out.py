@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.metrics import precision_at_1
+from store.errors import LookalikeError
 from store.layout import open_store
 from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
 from store.shards import read_embeddings
@@ -43,6 +44,9 @@ def leave_one_out(store: str, *, version: int | None = None, people: Collection[
 
     Returns:
         The share, with a person named by the label, or by the photo's folder where there is no label.
+
+    Raises:
+        LookalikeError: nobody has two photos with a face.
     """
     storage = open_store(store)
     opened = read_version(storage, version)
@@ -64,7 +68,10 @@ def leave_one_out(store: str, *, version: int | None = None, people: Collection[
         matrix = table.column("embedding").combine_chunks().flatten().to_numpy().reshape(-1, encoder.dimension)
         vectors.update(zip(table.column("face_id").to_pylist(), matrix, strict=True))
     labels = [person for _, person in chosen]
+    queries = sum(n for n in Counter(labels).values() if n > 1)
+    if queries == 0:
+        raise LookalikeError(
+            f"version {opened.number} of {storage.uri} has nobody with two photos with a face: there is nothing to measure"
+        )
     emb_ND = np.stack([vectors[identity] for identity, _ in chosen])
-    photos_of = Counter(labels)
-    queries = sum(n for n in photos_of.values() if n > 1)
     return LeaveOneOut(precision_at_1(emb_ND, labels), queries, len(chosen))

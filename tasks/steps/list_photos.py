@@ -1,20 +1,18 @@
 """List a source: every photo it holds, unread."""
 
-import os
+import uuid
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from models.photo import SUFFIXES
-from store.errors import SourceError
-from store.fingerprints import sha256_hex, short_hash
+from store.fingerprints import sha256_hex
 from store.layout import open_store
 from store.refs import ArtifactRef
 from store.schemas import LISTING, to_parquet
 from store.sources import list_source
-from store.storage import decode_path, is_local, normalise_uri
 
-__all__ = ["ListedSource", "check_source", "list_photos"]
+__all__ = ["ListedSource", "list_photos"]
 
 
 @dataclass(frozen=True)
@@ -32,19 +30,6 @@ class ListedSource:
     ignored: int
 
 
-def check_source(source: str, *, store: str) -> None:
-    """Refuse a source or a store that cannot be used, before anything is started for them.
-
-    Raises:
-        SourceError: the source is missing.
-        StoreError: the store is not one, or cannot be written.
-    """
-    open_store(store, create=True)
-    uri = normalise_uri(source)
-    if is_local(uri) and not os.path.exists(decode_path(uri)):
-        raise SourceError(f"the source {uri} does not exist: give a folder of photos, an s3:// prefix or a .txt list")
-
-
 def list_photos(source: str, *, store: str) -> ListedSource:
     """List every photo of a source into the store's runs/.
 
@@ -58,7 +43,7 @@ def list_photos(source: str, *, store: str) -> ListedSource:
         for p in listing.photos
     ]
     data = to_parquet(pa.Table.from_pylist(rows, schema=LISTING), LISTING)
-    path = f"runs/listings/{short_hash(sha256_hex(data))}.parquet"
+    path = f"runs/listings/{uuid.uuid4()}.parquet"  # its own: another build of the source may remove its listing now
     storage.write(path, data)
     ref = ArtifactRef(uri=storage.uri_of(path), sha256=sha256_hex(data), rows=len(rows))
     return ListedSource(source=listing.source, listing=ref, ignored=listing.ignored)

@@ -1,13 +1,14 @@
 """Plan a build: what came, changed and went since the published version, and which shards must be computed."""
 
 import os
+import uuid
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from store.errors import LookalikeError
-from store.fingerprints import sha256_hex, short_hash
+from store.fingerprints import sha256_hex
 from store.layout import embeddings_path, open_store, photos_path, request_path
 from store.manifest import Manifest
 from store.refs import ArtifactRef
@@ -94,7 +95,9 @@ def compare_source(source: str, *, store: str, contract: Contract) -> PlanCounts
     """What a build of the source would do; nothing is computed or published."""
     storage = open_store(store, create=True)
     listed = list_photos(source, store=store)
-    return _compare(storage, listed, contract=contract, labels=None).counts
+    counts = _compare(storage, listed, contract=contract, labels=None).counts
+    storage.remove(storage.path_of(listed.listing.uri))
+    return counts
 
 
 def plan_build(
@@ -129,9 +132,6 @@ def plan_build(
             (finished if there else requests).append(_write_rows(storage, request_path(shard), members, LISTING))
     rows.sort(key=lambda r: str(r["uri"]))
     manifest = parent.manifest if parent else None
-    plan_path = (
-        f"runs/plans/{short_hash([listed.listing.sha256, contract.id, parent.number if parent else None])}.parquet"
-    )
     return BuildPlan(
         parent=parent.number if parent else None,
         source=listed.source,
@@ -139,7 +139,7 @@ def plan_build(
         labelled_sources=_labelled_sources(manifest, listed.source, labels),
         counts=found.counts,
         listing=listed.listing,
-        table=_write_rows(storage, plan_path, rows, PLAN),
+        table=_write_rows(storage, f"runs/plans/{uuid.uuid4()}.parquet", rows, PLAN),
         requests=tuple(requests),
         finished=tuple(finished),
         embedded=_embedded(storage, encoder, {str(r["shard"]) for r in rows}),
@@ -211,7 +211,7 @@ def _same_bytes(row: Row, old: Row) -> bool:
         return False
     try:
         data = read_uri(str(row["uri"]), max_bytes=int(row["size"]))
-    except OSError:
+    except Exception:  # every backend has its own kinds; the photo is read again, and its row says why it cannot be
         return False
     return sha256_hex(data) == str(old["photo_sha256"])
 

@@ -1,5 +1,6 @@
 """Publish a checked draft, and sweep what its build left under runs/."""
 
+import contextlib
 from pathlib import PurePosixPath
 
 from store.layout import open_store
@@ -26,6 +27,7 @@ def publish_version(draft: ArtifactRef, *, store: str, plan: BuildPlan) -> int:
     folder = str(PurePosixPath(path).parent)
     staged = {name: f"{folder}/{name}" for name in manifest.files}
     published = publish(storage, staged=staged, manifest=manifest, parent=plan.parent)
-    storage.remove(folder)
-    discard_plan(plan, store=store)
+    with contextlib.suppress(Exception):  # it is published, whatever becomes of what may be erased
+        storage.remove(folder)
+        discard_plan(plan, store=store)
     return published.number

@@ -105,8 +105,10 @@ def _add_file(storage: Storage, weights: Path) -> EncoderCard:
     try:
         document: Any = json.loads(card_file.read_bytes())
         card = parse_card(document, where=str(card_file))
-    except (ValueError, CardError) as error:
-        raise EncoderUnknownError(f"{card_file}: {error}") from error
+    except CardError as error:
+        raise EncoderUnknownError(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise EncoderUnknownError(f"{card_file} is not JSON: {error}") from error
     if weights.suffix == ".onnx":
         card = card.model_copy(update={"architecture": "onnx"})
     return _add(storage, card, weights.read_bytes(), where=str(weights))

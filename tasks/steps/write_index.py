@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from store.errors import LookalikeError
+from store.errors import ArtifactError, LookalikeError
 from store.fingerprints import content_sha256, sha256_hex
 from store.index_file import build_exact_index
 from store.layout import embeddings_path, faces_path, open_store, photos_path
@@ -52,7 +52,7 @@ def write_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: Enc
     )
     photos = _photo_rows(storage, table.to_pylist(), contract=contract.id)
     faces, embeddings_ND = _face_rows(storage, photos, contract=contract.id, encoder=encoder)
-    _check_sums(plan, photos)
+    _check_sums(plan, photos, faces)
     ids_N = np.asarray([row["face_id"] for row in faces], dtype=np.int64)
     files = {
         "index.faiss": build_exact_index(ids_N, embeddings_ND),
@@ -114,18 +114,25 @@ def _face_rows(
                 continue
             extra = {"uri": photo["uri"], "uris": uris[face["photo_sha256"]], "label": photo["label"], "shard": shard}
             rows.append(face | extra)
+            if face["face_id"] not in at:
+                raise ArtifactError(f"face {face['face_id']} of shard {shard} has no embedding by {encoder.id}")
             vectors.append(matrix[at[face["face_id"]]])
     order = sorted(range(len(rows)), key=lambda n: rows[n]["face_id"])
     stacked = np.stack([vectors[n] for n in order]) if order else np.zeros((0, encoder.dimension), np.float32)
     return [rows[n] for n in order], stacked.astype(np.float32)
 
 
-def _check_sums(plan: BuildPlan, photos: list[Row]) -> None:
+def _check_sums(plan: BuildPlan, photos: list[Row], faces: list[Row]) -> None:
     statuses = Counter(row["status"] for row in photos)
     if unknown := set(statuses) - set(STATUSES):
         raise LookalikeError(f"photos have statuses nobody knows: {sorted(unknown)}, wanted {STATUSES}")
     if sum(statuses.values()) != plan.table.rows:
         raise LookalikeError(f"the version lost photos: {plan.table.rows} planned, {sum(statuses.values())} rows")
+    found = sum(row["num_faces"] for row in photos if row["status"] == "indexed")
+    if found != len(faces):
+        raise LookalikeError(
+            f"the version lost faces: {found} were found in its photos, {len(faces)} are in its shards"
+        )
 
 
 def _manifest(

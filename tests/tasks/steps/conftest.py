@@ -1,0 +1,129 @@
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.mtcnn.cascade import CascadeSettings, Face
+from models.mtcnn.nets import CascadeNets
+from store.refs import ArtifactRef
+from tasks.steps.check_version import check_version
+from tasks.steps.contract import Contract
+from tasks.steps.embed_faces import embed_faces
+from tasks.steps.find_faces import FoundFaces, find_faces
+from tasks.steps.list_photos import list_photos
+from tasks.steps.plan_build import BuildPlan, plan_build
+from tasks.steps.publish_version import publish_version
+from tasks.steps.resolve_encoder import EncoderRef, resolve_encoder
+from tasks.steps.train_encoder import NetworkSettings, new_encoder
+from tasks.steps.write_index import write_index
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small nets on a shared machine are fastest so."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A build step by step, as the flow does it, without Prefect."""
+
+    store: str
+    contract: Contract
+    encoder: EncoderRef
+    shard_photos: int = 8
+
+    def plan(self, source: Path | str, *, labels: Literal["folder"] | None = None) -> BuildPlan:
+        return plan_build(
+            list_photos(str(source), store=self.store),
+            store=self.store,
+            contract=self.contract,
+            encoder=self.encoder.id,
+            labels=labels,
+            shard_photos=self.shard_photos,
+        )
+
+    def draft(self, plan: BuildPlan) -> ArtifactRef:
+        found = [find_faces(ref, store=self.store, contract=self.contract) for ref in plan.requests + plan.finished]
+        found += [FoundFaces(shard=ref, computed=False) for ref in plan.kept]
+        for shard in found:
+            embed_faces(shard, store=self.store, contract=self.contract.id, encoder=self.encoder)
+        return write_index(plan, store=self.store, contract=self.contract, encoder=self.encoder)
+
+    def build(self, source: Path | str, *, labels: Literal["folder"] | None = None) -> int:
+        plan = self.plan(source, labels=labels)
+        checked = check_version(self.draft(plan), store=self.store)
+        return publish_version(checked.draft, store=self.store, plan=plan)
+
+
+@pytest.fixture(scope="session")
+def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EncoderRef]:
+    """A store that holds a small untrained encoder and nothing else."""
+    store = tmp_path_factory.mktemp("encoder") / "store"
+    settings = NetworkSettings(width=0.25, dimension=32)
+    return store, resolve_encoder(new_encoder(str(store), settings=settings), store=str(store))
+
+
+@pytest.fixture
+def builder(small_encoder: tuple[Path, EncoderRef], tmp_path: Path) -> Builder:
+    """For a store of its own with the small encoder in it."""
+    store, encoder = small_encoder
+    shutil.copytree(store, tmp_path / "store")
+    return Builder(store=str(tmp_path / "store"), contract=Contract(), encoder=encoder)
+
+
+@pytest.fixture(scope="session")
+def built_store(
+    drawn_people: Path, small_encoder: tuple[Path, EncoderRef], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, EncoderRef]:
+    """Version 1 of the drawn people, labelled; not to be changed."""
+    empty, encoder = small_encoder
+    store = tmp_path_factory.mktemp("built") / "store"
+    shutil.copytree(empty, store)
+    Builder(store=str(store), contract=Contract(), encoder=encoder).build(drawn_people, labels="folder")
+    return store, encoder
+
+
+@pytest.fixture
+def built(built_store: tuple[Path, EncoderRef], tmp_path: Path) -> Builder:
+    """A copy of the built store that a test may change."""
+    store, encoder = built_store
+    shutil.copytree(store, tmp_path / "built")
+    return Builder(store=str(tmp_path / "built"), contract=Contract(), encoder=encoder)
+
+
+@pytest.fixture
+def easy_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detector that needs no face: the middle half of a picture, but of a black one nothing."""
+
+    def detect(photo_HWC: Any, *, nets: CascadeNets, settings: CascadeSettings) -> list[Face]:
+        if not photo_HWC.any():
+            return []
+        h, w = photo_HWC.shape[:2]
+        landmarks = np.array([(0.4, 0.4), (0.6, 0.4), (0.5, 0.5), (0.42, 0.6), (0.58, 0.6)]) * (w, h)
+        box = np.array([w / 4, h / 4, 3 * w / 4, 3 * h / 4], np.float32)
+        return [Face(box=box, score=0.9, landmarks=landmarks.astype(np.float32))]
+
+    monkeypatch.setattr("tasks.steps.find_faces.detect_faces", detect)
+
+
+@pytest.fixture(scope="session")
+def paint() -> Callable[..., Path]:
+    """Writes a small picture of noise, another one for each seed; seed None is black."""
+
+    def write(path: Path, seed: int | None) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(seed).integers(1, 255, (48, 48, 3), np.uint8)
+        Image.fromarray(noise * (seed is not None)).save(path)
+        return path
+
+    return write
