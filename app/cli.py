@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMANDS:
         module = import_module(f"app.commands.{name}")
-        command = commands.add_parser(name, help=module.__doc__.split("\n")[0], description=module.__doc__)
+        command = commands.add_parser(name, help=module.__doc__, description=module.__doc__)
         command.add_argument(
             "--store",
             default=os.environ.get("LOOKALIKE_STORE"),

@@ -3,6 +3,8 @@
 N faces or pairs, D dimensions of an embedding.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +27,9 @@ class ContrastiveLoss(nn.Module):
 
     References:
         Hadsell, Chopra, LeCun. Dimensionality Reduction by Learning an Invariant Mapping. CVPR 2006. `all_pairs` is ours:
-        the same cost's expectation over balanced pairs of a batch, in place of a sample of them.
+        the same cost's expectation over balanced pairs of a batch, in place of a sample of them; keeping the costliest
+        follows Shrivastava, Gupta, Girshick. Training Region-based Object Detectors with Online Hard Example Mining.
+        CVPR 2016. arXiv:1604.03540.
     """
 
     def __init__(self, margin: float) -> None:
@@ -57,36 +61,36 @@ class ContrastiveLoss(nn.Module):
             )
         return self._costs((left_ND - right_ND).square().sum(dim=1), same_N).mean()
 
-    def all_pairs(self, emb_ND: Tensor, labels_N: Tensor) -> Tensor:
-        """Half the mean cost of all pairs of one person in the batch plus half that of all pairs of two.
+    def all_pairs(self, emb_ND: Tensor, labels_N: Tensor, *, hardest_share: float = 1.0) -> Tensor:
+        """Half the mean cost of all pairs of one person in the batch plus half that of the pairs of two.
 
-        A batch of n faces is n (n - 1) / 2 pairs for n forward passes. A kind of pair that the batch lacks costs nothing.
+        A batch of n faces is n (n - 1) / 2 pairs for n forward passes. Most pairs of two people are soon far apart and teach
+        nothing, so the mean can be taken over the costliest of them only. A kind of pair that the batch lacks costs nothing.
 
         Args:
             emb_ND: floating, (N, D), rows of length 1.
             labels_N: integer, (N,), the person of each face.
+            hardest_share: share of the pairs of two people that counts, the costliest, in (0, 1].
 
         Returns:
             A scalar, >= 0.
 
         Raises:
-            ValueError: shapes that do not agree; the message names them.
+            ValueError: shapes that do not agree or a share out of range; the message names them.
         """
         if emb_ND.ndim != 2 or labels_N.shape != emb_ND.shape[:1]:
             raise ValueError(
                 f"faces: got embeddings {tuple(emb_ND.shape)} and labels {tuple(labels_N.shape)}, wanted (N, D) and (N,)"
             )
-        costs_NN = self._costs(
-            (emb_ND[:, None] - emb_ND[None]).square().sum(dim=2), labels_N[:, None] == labels_N[None]
-        )
-        above_NN = torch.ones_like(costs_NN).triu(diagonal=1)
-        same_NN = above_NN * (labels_N[:, None] == labels_N[None])
-        return (_mean(costs_NN, same_NN) + _mean(costs_NN, above_NN - same_NN)) / 2
+        if not 0 < hardest_share <= 1:
+            raise ValueError(f"hardest_share: got {hardest_share}, wanted a share in (0, 1]")
+        same_NN = labels_N[:, None] == labels_N[None]
+        costs_NN = self._costs((emb_ND[:, None] - emb_ND[None]).square().sum(dim=2), same_NN)
+        once_NN = torch.ones_like(same_NN).triu(diagonal=1)
+        alike, unlike = costs_NN[same_NN & once_NN], costs_NN[~same_NN & once_NN]
+        hardest = unlike.topk(math.ceil(hardest_share * len(unlike))).values
+        return (alike.sum() / max(1, len(alike)) + hardest.sum() / max(1, len(hardest))) / 2
 
     def _costs(self, squares: Tensor, same: Tensor) -> Tensor:
         distances = squares.clamp(min=SMALLEST_SQUARE).sqrt()
         return torch.where(same, squares, (self.margin - distances).clamp(min=0).square()) / 2
-
-
-def _mean(costs: Tensor, weights: Tensor) -> Tensor:
-    return (costs * weights).sum() / weights.sum().clamp(min=1)

@@ -71,7 +71,9 @@ class PairLoss(nn.Module):
         left, right = (self.reconstruction(rebuilt, crops) for rebuilt, crops in pairs)
         return self._terms(self.contrastive(*embs_2ND, same_N), left + right)
 
-    def all_pairs(self, emb_ND: Tensor, labels_N: Tensor, *, rebuilt_NCHW: Tensor, crops_NCHW: Tensor) -> PairLossTerms:
+    def all_pairs(
+        self, emb_ND: Tensor, labels_N: Tensor, *, rebuilt_NCHW: Tensor, crops_NCHW: Tensor, hardest_share: float = 1.0
+    ) -> PairLossTerms:
         """The same loss over all pairs of a batch, those of one person weighing as much as those of two.
 
         Args:
@@ -79,13 +81,13 @@ class PairLoss(nn.Module):
             labels_N: integer, (N,), the person of each face.
             rebuilt_NCHW: the crops as the decoder rebuilds them, floating, (N, C, H, W).
             crops_NCHW: the crops, in the decoder's range.
+            hardest_share: share of the pairs of two people that counts, the costliest, in (0, 1].
 
         Raises:
-            ValueError: shapes that do not agree; the message names them.
+            ValueError: shapes that do not agree or a share out of range; the message names them.
         """
-        return self._terms(
-            self.contrastive.all_pairs(emb_ND, labels_N), 2 * self.reconstruction(rebuilt_NCHW, crops_NCHW)
-        )
+        contrastive = self.contrastive.all_pairs(emb_ND, labels_N, hardest_share=hardest_share)
+        return self._terms(contrastive, 2 * self.reconstruction(rebuilt_NCHW, crops_NCHW))
 
     def _terms(self, contrastive: Tensor, reconstruction: Tensor) -> PairLossTerms:
         return PairLossTerms(contrastive + self.rebuild_weight * reconstruction, contrastive, reconstruction)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from models.augment import augment_crops
 from models.batch_norm import recalibrate_batch_norm
 from models.decoder import Decoder
-from models.inception_resnet_v1 import InceptionResnetV1
 from models.pair_loss import PairLoss
 from models.pairs import PeopleSplit, sample_batch
 from models.people import PeopleCrops, PeopleMetrics, measure_people, select_people, training_input
@@ -72,7 +71,7 @@ def train_encoder(
     crops_NHWC: NDArray[np.uint8],
     labels: Sequence[str],
     *,
-    network: InceptionResnetV1,
+    network: nn.Module,
     decoder: Decoder,
     settings: TrainingSettings,
     split: PeopleSplit,
@@ -108,7 +107,7 @@ def train_encoder(
     before, _ = measure_people(network, held_out, margin=settings.margin, device=device)
     epochs: list[EpochRecord] = []
     best, state_dict = 0, _copy_of(network)
-    while len(epochs) < settings.epochs and not trainer.out_of_time:
+    while len(epochs) < settings.epochs and not (epochs and trainer.out_of_time):
         losses = trainer.run_epoch()
         metrics, loss = measure_people(network, validation, margin=settings.margin, device=device)
         epochs.append(EpochRecord(len(epochs) + 1, *losses, loss, metrics, trainer.learning_rate, trainer.seconds))
@@ -129,7 +128,7 @@ class _Trainer:
         self,
         people: PeopleCrops,
         *,
-        network: InceptionResnetV1,
+        network: nn.Module,
         decoder: Decoder,
         settings: TrainingSettings,
         device: str,
@@ -182,7 +181,9 @@ class _Trainer:
         labels_N = torch.from_numpy(self._people.labels[rows]).to(self._device)
         emb_ND = self._network(normalise_pixels(crops_NCHW * 255, self._spec))
         rebuilt_NCHW = self._decoder(emb_ND) if settings.rebuild_weight else crops_NCHW
-        terms = self._loss.all_pairs(emb_ND, labels_N, rebuilt_NCHW=rebuilt_NCHW, crops_NCHW=crops_NCHW)
+        terms = self._loss.all_pairs(
+            emb_ND, labels_N, rebuilt_NCHW=rebuilt_NCHW, crops_NCHW=crops_NCHW, hardest_share=settings.hardest_share
+        )
         self._descend(terms.total)
         return terms.contrastive.item(), terms.reconstruction.item()
 

@@ -23,6 +23,7 @@ class TrainingSettings:
         warm_up: share of the steps, in [0, 1).
         weight_decay: AdamW's, on the weights of layers; norms and biases go without.
         margin: distance beyond which two people cost nothing, in (0, 2).
+        hardest_share: share of a batch's pairs of two people that counts, the costliest, in (0, 1].
         rebuild_weight: of the reconstruction loss, at least 0; at 0 the decoder is not run.
         seed: of the choice of faces and of their augmentation; the network's weights are the caller's.
         max_seconds: training ends with the step that passes it, the learning rate having fallen in time; None for no
@@ -41,7 +42,8 @@ class TrainingSettings:
     learning_rate: float = 1e-3
     warm_up: float = 0.1
     weight_decay: float = 0.01
-    margin: float = 1.2
+    margin: float = 1.8
+    hardest_share: float = 0.25
     rebuild_weight: float = 0.1
     seed: int = 0
     max_seconds: float | None = None
@@ -56,6 +58,8 @@ class TrainingSettings:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {value}")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate: got {self.learning_rate}, wanted a value in (0, 1)")
+        if not 0 < self.hardest_share <= 1:
+            raise ValueError(f"hardest_share: got {self.hardest_share}, wanted a share in (0, 1]")
         if not 0 <= self.warm_up < 1:
             raise ValueError(f"warm_up: got {self.warm_up}, wanted a share in [0, 1)")
         if not 0 <= self.weight_decay < math.inf:

@@ -94,3 +94,29 @@ def prefect_api(prefect_server: str) -> Iterator[str]:
     }
     with settings.temporary_settings(changes):
         yield prefect_server
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket, `s3://faces`, of a real S3 endpoint on loopback, found through the environment."""
+    import boto3
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    port = free_port()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",  # moto takes anything
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="faces")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    try:
+        yield "s3://faces"
+    finally:
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        server.stop()

@@ -23,6 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _pool: Any = None
+_waiting: set[Any] = set()
 
 
 class ChildDiedError(LookalikeError):
@@ -44,6 +45,8 @@ def children(workers: int) -> Iterator[None]:
         raise
     finally:
         _pool.join()
+        for future in list(_waiting):  # a stopped pool leaves these unanswered, and their threads waiting
+            future.cancel()
         _pool = before
 
 
@@ -61,6 +64,7 @@ def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
     if _pool is None:
         return function(*args, **kwargs)
     future = _pool.schedule(function, args=args, kwargs=kwargs)
+    _waiting.add(future)
     try:
         result: R = future.result()
     except pebble.ProcessExpired as error:
@@ -68,6 +72,8 @@ def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
         raise ChildDiedError(f"the process that ran {name} died with exit code {error.exitcode}") from error
     except CancelledError as error:
         raise ChildDiedError("the process was stopped before it was done") from error
+    finally:
+        _waiting.discard(future)
     return result
 
 

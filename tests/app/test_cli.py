@@ -3,6 +3,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -137,6 +140,27 @@ def test_query_prints_the_photo_itself_first_and_writes_the_contact_sheet(built,
     assert best["same_person"] is None
     assert len(answer["faces"][0]["matches"]) == 3
     assert sheet.read_text().count("data:image/jpeg;base64,") == 4
+
+
+def test_query_takes_a_url(built, photo, capsys):
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=photo.parent)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/{photo.name}"
+            assert main(["query", url, "-k", "1", "--store", built, "--json"]) == 0
+            answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+            assert answer["image"] == url
+            assert answer["faces"][0]["matches"][0]["uri"] == str(photo)
+            gone = refused(capsys, "query", f"{url}.gone.jpg", "--store", built)
+            assert gone.startswith(f"{url}.gone.jpg does not exist")
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_query_refuses_what_is_no_image(built, tmp_path, capsys):

@@ -33,7 +33,9 @@ def test_a_file_is_no_store(tmp_path: Path) -> None:
 
 
 def test_a_store_that_no_backend_opens_is_refused_in_one_sentence() -> None:
-    with pytest.raises(StoreError, match=r"the store nosuchprotocol://x/y cannot be opened \(ValueError: Protocol not known"):
+    with pytest.raises(
+        StoreError, match=r"the store nosuchprotocol://x/y cannot be opened \(ValueError: Protocol not known"
+    ):
         open_store("nosuchprotocol://x/y")
 
 

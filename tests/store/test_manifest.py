@@ -101,7 +101,9 @@ def test_every_other_key_is_required(key: str) -> None:
 
 @pytest.mark.parametrize("wrong", [2, 0, "1", None, 1.5])
 def test_another_format_is_the_only_problem_named(wrong: object) -> None:
-    sentence = rf"x is not a manifest of format 1: format: got format {wrong!r}, this reader knows format 1: use a newer"
+    sentence = (
+        rf"x is not a manifest of format 1: format: got format {wrong!r}, this reader knows format 1: use a newer"
+    )
     with pytest.raises(ManifestError, match=sentence):
         parse_manifest(as_bytes({"format": wrong, "anything": "else"}), where="x")
 
@@ -142,7 +144,9 @@ def test_what_is_no_manifest_at_all_is_refused_in_one_sentence(data: bytes) -> N
         parse_manifest(data, where="x")
 
 
-@pytest.mark.parametrize("change", [lambda d: d | {"counts": 5}, lambda d: d | {"files": [1]}, lambda d: d | {"index": 1}])
+@pytest.mark.parametrize(
+    "change", [lambda d: d | {"counts": 5}, lambda d: d | {"files": [1]}, lambda d: d | {"index": 1}]
+)
 def test_fields_of_a_wrong_shape_are_problems_and_no_crash(change: Callable[[Document], Document]) -> None:
     assert problems_of_manifest(as_bytes(change(document())))
 

@@ -163,7 +163,12 @@ def test_a_list_names_photos_a_line_with_comments_and_paths_relative_to_it(
     monkeypatch.chdir("/")
     found = list_source(f"{tmp_path}/in/list.txt", suffixes=SUFFIXES)
     assert found.source == f"{tmp_path}/in/list.txt"
-    assert [os.path.relpath(p.uri, tmp_path) for p in found.photos] == ["d.jpg", "in/a.jpg", "in/sub/b.jpg", "out/c.jpg"]
+    assert [os.path.relpath(p.uri, tmp_path) for p in found.photos] == [
+        "d.jpg",
+        "in/a.jpg",
+        "in/sub/b.jpg",
+        "out/c.jpg",
+    ]
     assert found.photos[0].mtime_ns == 1_700_000_000_123_456_789
     assert [p.size for p in found.photos] == [5, 8, 12, 9]
     assert found.ignored == 1

@@ -1,5 +1,4 @@
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -95,9 +94,9 @@ def storage(tmp_path: Path) -> Storage:
 
 
 @pytest.fixture
-def published(storage: Storage) -> Iterator[Storage]:
+def published(storage: Storage) -> Storage:
     publish_build(storage, "first", parent=None)
-    yield storage
+    return storage
 
 
 def test_a_store_without_versions_says_what_to_do(storage: Storage) -> None:
@@ -245,7 +244,9 @@ def test_a_build_that_loses_at_the_last_step_leaves_no_version(published: Storag
             return super().swap(path, data, expected=expected)
 
     staged = stage(published, "slower")
-    with pytest.raises(VersionError, match="version 3 was published while this build, planned on version 1, was running"):
+    with pytest.raises(
+        VersionError, match="version 3 was published while this build, planned on version 1, was running"
+    ):
         publish(Overtaken(tmp_path), staged=staged, manifest=manifest("slower", parent=1), parent=1)
     assert published_numbers(published) == [1, 3]
     assert current_number(published) == 3

@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import boto3
+import pytest
+
+pytestmark = pytest.mark.flow
+
+
+def test_build_from_s3_to_s3_publishes_answers_and_then_finds_nothing_new(prefect_api, s3, drawn_people):
+    from flows.build_index import build_index
+    from tasks.steps.query_photo import query_photo
+    from tasks.steps.train_encoder import NetworkSettings, new_encoder
+
+    client = boto3.client("s3")
+    pictures = sorted(drawn_people.rglob("*.jpg"))[:6]
+    for picture in pictures:
+        client.upload_file(str(picture), "faces", f"archive/{picture.parent.name}/{picture.name}")
+    client.put_object(Bucket="faces", Key="archive/readme.md", Body=b"no photo")
+    store = f"{s3}/index"
+    encoder = new_encoder(store, settings=NetworkSettings(width=0.25, dimension=32))
+
+    first = build_index(
+        source=f"{s3}/archive", store=store, encoder=encoder, labels="folder", shard_photos=3, workers=1
+    )
+    assert first["published"]
+    assert first["photos"] == {"indexed": 6}
+    assert first["plan"]["ignored"] == 1
+    keys = {entry["Key"] for entry in client.list_objects_v2(Bucket="faces", Prefix="index/")["Contents"]}
+    assert "index/versions/CURRENT" in keys
+    assert any(key.startswith("index/runs/results/find-faces-") for key in keys)
+
+    again = build_index(source=f"{s3}/archive/", store=store, workers=1)
+    assert not again["published"]
+    assert again["plan"]["unchanged"] == 6
+
+    asked = pictures[0]
+    answer = query_photo(f"{s3}/archive/{asked.parent.name}/{asked.name}", store=store, k=2)
+    assert answer.faces[0].matches[0].uri == f"{s3}/archive/{asked.parent.name}/{asked.name}"
+    assert answer.faces[0].matches[0].label == Path(asked).parent.name
+    assert answer.faces[0].matches[0].cosine > 0.99
