@@ -67,5 +67,5 @@ def build_index(
     with stages.stage("check"):
         checked = check_version(draft, store=store)
     with stages.stage("publish"):
-        publish_version(checked.draft, store=store, plan=plan)
-    return summarise_build(plan, store=store, published=True, seconds=stages.seconds(), computed=computed)
+        number = publish_version(checked.draft, store=store, plan=plan)
+    return summarise_build(plan, store=store, published=number is not None, seconds=stages.seconds(), computed=computed)

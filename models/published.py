@@ -36,7 +36,9 @@ def published_to_safetensors(data: bytes) -> bytes:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise EncoderError(f"the file holds no plain state dict ({type(error).__name__}); nothing in it was run") from error
+        raise EncoderError(
+            f"the file holds no plain state dict ({type(error).__name__}); nothing in it was run"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise EncoderError(f"the file holds {type(state).__name__}, wanted a state dict of tensors")
     kept = {name: value.contiguous() for name, value in state.items() if not name.startswith("logits.")}

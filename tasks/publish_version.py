@@ -11,8 +11,9 @@ __all__ = ["publish_version"]
 
 
 @task(name="publish-version", **policies.ONCE)
-def publish_version(draft: ArtifactRef, *, store: str, plan: BuildPlan) -> int:
+def publish_version(draft: ArtifactRef, *, store: str, plan: BuildPlan) -> int | None:
     """Make a checked draft the current version."""
     number = step.publish_version(draft, store=store, plan=plan)
-    get_run_logger().info("published version %d: %d faces", number, draft.rows)
+    what = "nothing new to publish" if number is None else f"published version {number}: {draft.rows} faces"
+    get_run_logger().info(what)
     return number

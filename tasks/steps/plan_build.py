@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -64,6 +65,7 @@ class BuildPlan:
         kept: the committed shards that the next version goes on using.
         embedded: names of all these shards that the encoder's embeddings are stored for.
         needed: False when the next version would be the parent again.
+        only_retries: nothing but failed photos is tried again; when they fail once more, there is nothing to publish.
     """
 
     parent: int | None
@@ -78,6 +80,7 @@ class BuildPlan:
     kept: tuple[ArtifactRef, ...]
     embedded: frozenset[str]
     needed: bool
+    only_retries: bool
 
 
 @dataclass(frozen=True)
@@ -125,13 +128,15 @@ def plan_build(
     requests: list[ArtifactRef] = []
     finished: list[ArtifactRef] = []
     rows = list(found.kept)
-    for attempt, group in _by_attempt(found.new, found.retried):
-        for shard, members in cut_into_shards(group, contract=contract.id, attempt=attempt, shard_photos=shard_photos):
-            rows += [{**m, "shard": shard, "attempt": attempt} for m in members]
-            there = storage.exists(photos_path(contract.id, shard))
-            (finished if there else requests).append(_write_rows(storage, request_path(shard), members, LISTING))
+    for attempt, shard, members in _shards_to_make(storage, found, contract=contract.id, shard_photos=shard_photos):
+        rows += [{**m, "shard": shard, "attempt": attempt} for m in members]
+        there = storage.exists(photos_path(contract.id, shard))
+        (finished if there else requests).append(_write_rows(storage, request_path(shard), members, LISTING))
     rows.sort(key=lambda r: str(r["uri"]))
     manifest = parent.manifest if parent else None
+    made_otherwise = manifest is None or manifest.contract.id != contract.id
+    made_otherwise |= manifest is not None and encoder is not None and manifest.encoder.id != encoder
+    others = found.relabelled or made_otherwise
     return BuildPlan(
         parent=parent.number if parent else None,
         source=listed.source,
@@ -144,11 +149,8 @@ def plan_build(
         finished=tuple(finished),
         embedded=_embedded(storage, encoder, {str(r["shard"]) for r in rows}),
         kept=_kept_refs(storage, manifest, {str(r["shard"]) for r in found.kept}),
-        needed=found.counts.differs
-        or found.relabelled
-        or manifest is None
-        or manifest.contract.id != contract.id
-        or (encoder is not None and manifest.encoder.id != encoder),
+        needed=found.counts.differs or others,
+        only_retries=not (found.counts.added or found.counts.changed or found.counts.removed or others),
     )
 
 
@@ -230,11 +232,27 @@ def _labelled_sources(manifest: Manifest | None, source: str, labels: Literal["f
     return tuple(sorted(before | ({source} if labels == "folder" else set())))
 
 
-def _by_attempt(new: list[Row], retried: list[Row]) -> list[tuple[int, list[Row]]]:
-    groups: dict[int, list[Row]] = {0: new} if new else {}
-    for row in retried:
-        groups.setdefault(int(row["attempt"]), []).append(row)
-    return sorted(groups.items())
+def _shards_to_make(
+    storage: Storage, found: _Comparison, *, contract: str, shard_photos: int
+) -> Iterator[tuple[int, str, list[Row]]]:
+    """Attempt, name and members of each new shard; a retry takes the first attempt that no committed shard has."""
+    for shard, members in _cut(found.new, contract, 0, shard_photos):
+        yield 0, shard, members
+    retried: dict[int, list[Row]] = {}
+    for row in found.retried:
+        retried.setdefault(int(row["attempt"]), []).append(row)
+    for first, group in sorted(retried.items()):
+        attempt = first
+        while any(
+            storage.exists(photos_path(contract, name)) for name, _ in _cut(group, contract, attempt, shard_photos)
+        ):
+            attempt += 1
+        for shard, members in _cut(group, contract, attempt, shard_photos):
+            yield attempt, shard, members
+
+
+def _cut(group: list[Row], contract: str, attempt: int, shard_photos: int) -> Iterator[tuple[str, list[Row]]]:
+    return cut_into_shards(group, contract=contract, attempt=attempt, shard_photos=shard_photos)
 
 
 def _parent(storage: Storage) -> PublishedVersion | None:

@@ -6,17 +6,17 @@ from pathlib import PurePosixPath
 from store.layout import open_store
 from store.manifest import parse_manifest
 from store.refs import ArtifactRef
-from store.versions import publish
+from store.versions import publish, read_version
 from tasks.steps.plan_build import BuildPlan, discard_plan
 
 __all__ = ["publish_version"]
 
 
-def publish_version(draft: ArtifactRef, *, store: str, plan: BuildPlan) -> int:
+def publish_version(draft: ArtifactRef, *, store: str, plan: BuildPlan) -> int | None:
     """Make the draft the current version.
 
     Returns:
-        Its number.
+        Its number; None where photos that had failed were all that was tried, and nothing came of it.
 
     Raises:
         VersionError: another build published since the plan, or a file does not read back; nothing is published then.
@@ -26,8 +26,10 @@ def publish_version(draft: ArtifactRef, *, store: str, plan: BuildPlan) -> int:
     manifest = parse_manifest(storage.read(path, sha256=draft.sha256), where=draft.uri)
     folder = str(PurePosixPath(path).parent)
     staged = {name: f"{folder}/{name}" for name in manifest.files}
-    published = publish(storage, staged=staged, manifest=manifest, parent=plan.parent)
-    with contextlib.suppress(Exception):  # it is published, whatever becomes of what may be erased
+    number = None
+    if not (plan.only_retries and manifest.content_sha256 == read_version(storage).manifest.content_sha256):
+        number = publish(storage, staged=staged, manifest=manifest, parent=plan.parent).number
+    with contextlib.suppress(Exception):  # it is done, whatever becomes of what may be erased
         storage.remove(folder)
         discard_plan(plan, store=store)
-    return published.number
+    return number

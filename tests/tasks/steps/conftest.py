@@ -59,7 +59,7 @@ class Builder:
             embed_faces(shard, store=self.store, contract=self.contract.id, encoder=self.encoder)
         return write_index(plan, store=self.store, contract=self.contract, encoder=self.encoder)
 
-    def build(self, source: Path | str, *, labels: Literal["folder"] | None = None) -> int:
+    def build(self, source: Path | str, *, labels: Literal["folder"] | None = None) -> int | None:
         plan = self.plan(source, labels=labels)
         checked = check_version(self.draft(plan), store=self.store)
         return publish_version(checked.draft, store=self.store, plan=plan)
