@@ -1,5 +1,5 @@
 # make demo   set up, then the main job on drawn people      make test   set up, then the tests
-# make check  lint, types, import contracts, format          make bench  the measured comparisons
+# make check  lint, types, import contracts, format          make bench  measure the store named by STORE=
 # make setup TORCH_BACKEND=cpu   a CPU-only torch (6 GB of CUDA packages less); say it once, before anything else
 
 SHELL := /bin/bash
@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 UV := $(BIN)/uv
 TORCH_BACKEND ?=
+STORE ?= lookalike-store
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND))
 
 LOCKED := \# Pinned by 'make lock' from pyproject.toml, for Python 3.11 and newer. Do not edit.
@@ -52,6 +53,9 @@ check: setup-dev
 
 format: setup-dev
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: setup
+	@$(BIN)/python -m benchmarks.retrieval --store $(STORE)
 
 lock: | $(UV)
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header pyproject.toml -o $(VENV)/all.txt

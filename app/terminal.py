@@ -28,10 +28,13 @@ def say(sentence: str) -> None:
 def showing_progress() -> Iterator[None]:
     """Show the stages of a flow in this block, as they report themselves."""
     if _console.is_terminal:
-        with _bars() as listener, listening(listener):
+        with _bars() as bars, listening(bars):
+            bars("start", 0, 0)
             yield
     else:
-        with listening(_Lines()):
+        lines = _Lines()
+        lines("start", 0, 0)
+        with listening(lines):
             yield
 
 

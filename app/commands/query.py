@@ -9,6 +9,8 @@ from app.terminal import say
 
 __all__ = ["add_arguments", "run", "show"]
 
+_LEAD = "The most similar faces known. The number is a cosine: 1 for the same picture; how alike two faces look to the encoder, not a probability."
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """IMAGE and how to ask."""
@@ -27,7 +29,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     store = store_of(args)
     answer = query_photo(args.image, store=store, k=args.k, version=args.version, encoder=args.encoder)
     if args.out is not None:
-        write_contact_sheet([answer], store=store, html=args.out)
+        write_contact_sheet([answer], store=store, html=args.out, lead=_LEAD)
         say(f"wrote {args.out}")
     return answer.as_json()
 
