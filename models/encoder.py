@@ -99,7 +99,11 @@ def _network(card: EncoderCard, weights: bytes, *, device: str, threads: int) ->
 
 
 class _CardEncoder:
-    """A network between its card's preprocessing and unit length."""
+    """A network between its card's preprocessing and unit length.
+
+    `mirror_average` adds the unit vectors of the face and of its mirror image, so that neither weighs more; with
+    MobileFaceNet on LFW this tells people apart exactly as well as adding the raw outputs.
+    """
 
     def __init__(self, card: EncoderCard, network: Network) -> None:
         self._card = card

@@ -57,7 +57,10 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The best epoch's weights, on the processor, and how they came about; both metrics are of the held-out people."""
+    """The best epoch's weights, on the processor and contiguous, and how they came about.
+
+    Both metrics are of the held-out people, `before` with the weights that training started from.
+    """
 
     state_dict: dict[str, Tensor]
     best_epoch: int
@@ -229,7 +232,10 @@ def _merit(record: EpochRecord) -> tuple[float, float]:
 
 
 def _copy_of(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
 
 
 def _check_crops(crops_NHWC: NDArray[np.uint8], labels: Sequence[str], decoder: Decoder) -> None:

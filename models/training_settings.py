@@ -6,7 +6,20 @@ from dataclasses import dataclass, field
 from models.augment import AugmentSettings
 from models.pair_loss import PairLoss
 
-__all__ = ["DEMO_SETTINGS", "PHOTO_SETTINGS", "TrainingSettings"]
+__all__ = [
+    "DEMO_BOX_MARGIN",
+    "DEMO_DIMENSION",
+    "DEMO_INPUT_PX",
+    "DEMO_SETTINGS",
+    "DEMO_WIDTH",
+    "PHOTO_SETTINGS",
+    "TrainingSettings",
+]
+
+DEMO_WIDTH = 0.25
+DEMO_DIMENSION = 128
+DEMO_INPUT_PX = 80
+DEMO_BOX_MARGIN = 0.2
 
 
 @dataclass(frozen=True)
@@ -34,12 +47,12 @@ class TrainingSettings:
         ValueError: a value out of range; the message names it.
     """
 
-    epochs: int = 10
-    batches_per_epoch: int = 20
-    batch_people: int = 8
+    epochs: int = 8
+    batches_per_epoch: int = 40
+    batch_people: int = 12
     batch_photos: int = 4
     batch_strangers: int = 0
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-3
     warm_up: float = 0.1
     weight_decay: float = 0.01
     margin: float = 1.8
@@ -69,4 +82,14 @@ class TrainingSettings:
 
 
 DEMO_SETTINGS = TrainingSettings()
-PHOTO_SETTINGS = TrainingSettings()
+"""For some dozens of drawn people, six pictures each, from scratch, in about 80 s of one core.
+
+What matters most, as measured on people not learnt from: the margin (1.2 halves the gain over 1.8: embeddings then stay in
+a cone), counting the hardest quarter of two people's pairs (all: half the gain), augmentation (without: no gain), and a high
+learning rate (0.003 halves the gain over 0.005).
+"""
+
+PHOTO_SETTINGS = TrainingSettings(
+    epochs=30, batches_per_epoch=200, batch_people=16, batch_photos=4, batch_strangers=16, learning_rate=2e-3
+)
+"""For thousands of real photos, where many people have a single one; meant for a GPU or a night."""

@@ -5,6 +5,8 @@ The faces are written first and the photos last; the photos' file commits the sh
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from store.fingerprints import fingerprint, sha256_hex, shard_name
@@ -22,6 +24,7 @@ __all__ = [
     "read_embeddings",
     "read_faces",
     "read_photos",
+    "read_vectors",
 ]
 
 _CROPS_A_GROUP = 64  # rows; a few crops can then be read without the rest
@@ -111,3 +114,12 @@ def read_embeddings(storage: Storage, *, encoder: str, shard: str, dimension: in
     """A shard's embeddings: face_id and embedding, float32 of unit length."""
     path = embeddings_path(encoder, shard)
     return from_parquet(storage.read(path), embeddings_schema(dimension), where=storage.uri_of(path))
+
+
+def read_vectors(
+    storage: Storage, *, encoder: str, shard: str, dimension: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """A shard's embeddings as arrays: face ids, int64 (N,), and vectors, float32 (N, D), in the same order."""
+    table = read_embeddings(storage, encoder=encoder, shard=shard, dimension=dimension)
+    flat = table.column("embedding").combine_chunks().flatten().to_numpy()
+    return table.column("face_id").to_numpy(), flat.reshape(-1, dimension)

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from tasks.steps.children import children  # noqa: PLC0415
     from tasks.steps.draw_people import draw_people  # noqa: PLC0415
     from tasks.steps.leave_one_out import leave_one_out  # noqa: PLC0415
-    from tasks.steps.train_encoder import NetworkSettings, new_encoder  # noqa: PLC0415
+    from tasks.steps.train_encoder import DEMO_NETWORK, new_encoder  # noqa: PLC0415
 
     if args.people < 12 or args.views < 2:
         raise LookalikeError(f"{args.people} people with {args.views} views are too few: wanted at least 12 with 2")
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             draw_people(
                 photos, people=range(args.people), views=range(1, args.views + 1), seed=args.seed, workers=workers
             )
-        untrained = new_encoder(store, settings=replace(NetworkSettings(), seed=args.seed))
+        untrained = new_encoder(store, settings=replace(DEMO_NETWORK, seed=args.seed))
         say("building version 1 with an untrained encoder (Prefect's first start takes half a minute)")
         before = build_index(source=str(photos), store=store, encoder=untrained, labels="folder", shard_photos=120)
         say("training")

@@ -15,7 +15,7 @@ from store.layout import open_store
 from store.manifest import FileRecord, Manifest
 from store.refs import ArtifactRef
 from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
-from store.shards import read_embeddings
+from store.shards import read_vectors
 from store.storage import Storage
 from store.versions import read_manifest
 from tasks.steps.report import write_report
@@ -108,9 +108,9 @@ def _embeddings(
     ids: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
     vectors: list[npt.NDArray[np.float32]] = [np.zeros((0, dimension), np.float32)]
     for shard in manifest.shards:
-        table = read_embeddings(storage, encoder=manifest.encoder.id, shard=shard.name, dimension=dimension)
-        ids.append(table.column("face_id").to_numpy())
-        vectors.append(table.column("embedding").combine_chunks().flatten().to_numpy().reshape(-1, dimension))
+        ids_S, embeddings_SD = read_vectors(storage, encoder=manifest.encoder.id, shard=shard.name, dimension=dimension)
+        ids.append(ids_S)
+        vectors.append(embeddings_SD)
     all_ids, first = np.unique(np.concatenate(ids), return_index=True)
     chosen = np.isin(all_ids, wanted)
     if int(chosen.sum()) != len(wanted):

@@ -12,7 +12,7 @@ from models.metrics import precision_at_1
 from store.errors import LookalikeError
 from store.layout import open_store
 from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
-from store.shards import read_embeddings
+from store.shards import read_vectors
 from store.versions import read_file, read_version
 from tasks.steps.main_face import main_face
 
@@ -64,9 +64,8 @@ def leave_one_out(store: str, *, version: int | None = None, people: Collection[
     encoder = opened.manifest.encoder
     vectors: dict[int, Any] = {}
     for shard in opened.manifest.shards:
-        table = read_embeddings(storage, encoder=encoder.id, shard=shard.name, dimension=encoder.dimension)
-        matrix = table.column("embedding").combine_chunks().flatten().to_numpy().reshape(-1, encoder.dimension)
-        vectors.update(zip(table.column("face_id").to_pylist(), matrix, strict=True))
+        ids_S, embeddings_SD = read_vectors(storage, encoder=encoder.id, shard=shard.name, dimension=encoder.dimension)
+        vectors.update(zip(ids_S.tolist(), embeddings_SD, strict=True))
     labels = [person for _, person in chosen]
     queries = sum(n for n in Counter(labels).values() if n > 1)
     if queries == 0:

@@ -17,7 +17,7 @@ from store.layout import embeddings_path, faces_path, open_store, photos_path
 from store.manifest import ContractRecord, EncoderRecord, FileRecord, IndexRecord, Manifest, ShardRecord
 from store.refs import ArtifactRef
 from store.schemas import FACES, PLAN, STATUSES, VERSION_FACES, VERSION_PHOTOS, from_parquet, to_parquet
-from store.shards import read_embeddings, read_faces, read_photos
+from store.shards import read_faces, read_photos, read_vectors
 from store.storage import Storage
 from tasks.steps.contract import Contract
 from tasks.steps.plan_build import BuildPlan
@@ -104,9 +104,8 @@ def _face_rows(
     rows: list[Row] = []
     vectors: list[np.ndarray[Any, np.dtype[np.float32]]] = []
     for shard in sorted({row["shard"] for row in primary.values()}):
-        embedded = read_embeddings(storage, encoder=encoder.id, shard=shard, dimension=encoder.dimension)
-        matrix = embedded.column("embedding").combine_chunks().flatten().to_numpy().reshape(-1, encoder.dimension)
-        at = {identity: n for n, identity in enumerate(embedded.column("face_id").to_pylist())}
+        ids_S, matrix = read_vectors(storage, encoder=encoder.id, shard=shard, dimension=encoder.dimension)
+        at = {identity: n for n, identity in enumerate(ids_S.tolist())}
         columns = [name for name in _SHOWN if name in FACES.names]
         for face in read_faces(storage, contract=contract, shard=shard, columns=columns).to_pylist():
             photo = primary.get(face["photo_sha256"])

@@ -5,14 +5,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from models import training
+from models.card import BoxMargin, EncoderCard
 from models.decoder import Decoder
+from models.encoder import load_encoder
+from models.inception_resnet_v1 import InceptionResnetV1, architecture_name
+from models.metrics import precision_at_1
 from models.pairs import PeopleSplit, split_people
-from models.people import PeopleMetrics, measure_people, select_people
-from models.training import EpochRecord, TrainingResult, TrainingSettings, train_encoder
+from models.people import PeopleMetrics, embed_people, measure_people, select_people
+from models.training import EpochRecord, TrainingResult, TrainingSettings, train_encoder, training_input
 
 PEOPLE, PHOTOS, PX = 16, 4, 16
 LABELS = [f"p{person:02d}" for person in range(PEOPLE) for _ in range(PHOTOS)]
@@ -131,6 +136,29 @@ def test_metrics_are_those_of_the_weights_before_and_after() -> None:
     fresh.load_state_dict(result.state_dict)
     after, _ = measure_people(fresh, held_out, margin=SETTINGS.margin, device="cpu")
     assert (result.metrics_before, result.metrics_after) == (before, after)
+
+
+def test_trained_weights_serve_an_encoder_that_embeds_alike() -> None:
+    crops = CROPS.repeat(5, axis=1).repeat(5, axis=2)
+    network = InceptionResnetV1(0.25, 16)
+    network.initialise(0)
+    settings = replace(SETTINGS, epochs=1, batches_per_epoch=2)
+    result = train_encoder(
+        crops, LABELS, network=network, decoder=Decoder(16, 80, 80, channels=2), settings=settings, split=SPLIT
+    )
+    card = EncoderCard(
+        format=1,
+        input=training_input(80, 80),
+        geometry=BoxMargin(box_margin=0.2),
+        mirror_average=False,
+        dimension=16,
+        architecture=architecture_name(0.25),
+    )
+    encoder = load_encoder(card, safetensors.torch.save(result.state_dict))
+    held_out = select_people(crops, LABELS, SPLIT.held_out)
+    embeddings = encoder.embed(held_out.crops)
+    np.testing.assert_allclose(embeddings, embed_people(network, held_out, device="cpu"), atol=1e-5)
+    assert precision_at_1(embeddings, held_out.labels) == result.metrics_after.precision_at_1
 
 
 @pytest.fixture
