@@ -3,8 +3,7 @@
 N faces, H rows, W columns, D dimensions of an embedding.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 import safetensors.torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from models.card import EncoderCard
 from models.encoder_error import EncoderError
 from models.inception_resnet_v1 import SMALLEST_INPUT_PX, InceptionResnetV1, without_classifier
+from models.torch_threads import torch_threads
 
 __all__ = ["TorchNetwork", "problems_of_state_dict"]
 
@@ -60,7 +60,7 @@ class TorchNetwork:
 
     def __call__(self, inputs_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embeddings, float32 (N, D), of preprocessed faces, float32 (N, 3, H, W)."""
-        with torch.inference_mode(), _torch_threads(self._threads):
+        with torch.inference_mode(), torch_threads(self._threads):
             inputs = torch.from_numpy(inputs_NCHW).to(device=self._device, memory_format=torch.channels_last)
             embeddings: NDArray[np.float32] = self._network(inputs).float().cpu().numpy()
         return embeddings
@@ -85,16 +85,3 @@ def _read(weights: bytes) -> dict[str, Tensor]:
         raise EncoderError(
             f"weights: {len(weights)} bytes that are not a safetensors file ({error}); convert them first"
         ) from error
-
-
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if before == threads:
-        yield
-        return
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

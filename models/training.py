@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,9 +19,10 @@ from models.augment import augment_crops
 from models.batch_norm import recalibrate_batch_norm
 from models.decoder import Decoder
 from models.pair_loss import PairLoss
-from models.pairs import PeopleSplit, sample_batch
+from models.pairs import PeopleSplit, sample_batch, sample_pairs
 from models.people import PeopleCrops, PeopleMetrics, measure_people, select_people, training_input
 from models.preprocess import normalise_pixels
+from models.torch_threads import torch_threads
 from models.training_settings import DEMO_SETTINGS, PHOTO_SETTINGS, TrainingSettings
 
 __all__ = [
@@ -104,23 +106,26 @@ def train_encoder(
     """
     _check_crops(crops_NHWC, labels, decoder)
     train, validation, held_out = (
-        select_people(crops_NHWC, labels, people) for people in (split.train, split.validation, split.held_out)
+        _group(crops_NHWC, labels, people, name=name)
+        for name, people in (("train", split.train), ("validation", split.validation), ("held-out", split.held_out))
     )
     trainer = _Trainer(train, network=network, decoder=decoder, settings=settings, device=device)
-    before, _ = measure_people(network, held_out, margin=settings.margin, device=device)
-    epochs: list[EpochRecord] = []
-    best, state_dict = 0, _copy_of(network)
-    while len(epochs) < settings.epochs and not (epochs and trainer.out_of_time):
-        losses = trainer.run_epoch()
-        metrics, loss = measure_people(network, validation, margin=settings.margin, device=device)
-        epochs.append(EpochRecord(len(epochs) + 1, *losses, loss, metrics, trainer.learning_rate, trainer.seconds))
-        if len(epochs) == 1 or _merit(epochs[-1]) > _merit(epochs[best]):
-            best, state_dict = len(epochs) - 1, _copy_of(network)
-        if on_epoch is not None:
-            on_epoch(epochs[-1])
-    network.load_state_dict(state_dict)
-    after, _ = measure_people(network, held_out, margin=settings.margin, device=device)
-    stopped_by: Literal["epochs", "max_seconds"] = "max_seconds" if trainer.out_of_time else "epochs"
+    measure = partial(measure_people, network, margin=settings.margin, device=device)
+    with torch_threads(settings.threads):
+        before, _ = measure(held_out)
+        best, state_dict = 0, _copy_of(network)
+        epochs: list[EpochRecord] = []
+        while len(epochs) < settings.epochs and not (epochs and trainer.out_of_time):
+            losses = trainer.run_epoch()
+            metrics, loss = measure(validation)
+            epochs.append(EpochRecord(len(epochs) + 1, *losses, loss, metrics, trainer.learning_rate, trainer.seconds))
+            if len(epochs) == 1 or _merit(epochs[-1]) > _merit(epochs[best]):
+                best, state_dict = len(epochs) - 1, _copy_of(network)
+            if on_epoch is not None:
+                on_epoch(epochs[-1])
+        network.load_state_dict(state_dict)
+        after, _ = measure(held_out)
+    stopped_by: Literal["epochs", "max_seconds"] = "epochs" if trainer.finished else "max_seconds"
     return TrainingResult(state_dict, best + 1, tuple(epochs), before, after, stopped_by)
 
 
@@ -153,6 +158,10 @@ class _Trainer:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._start
+
+    @property
+    def finished(self) -> bool:
+        return self._steps == self._settings.epochs * self._settings.batches_per_epoch
 
     @property
     def out_of_time(self) -> bool:
@@ -236,6 +245,15 @@ def _copy_of(network: nn.Module) -> dict[str, Tensor]:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in network.state_dict().items()
     }
+
+
+def _group(crops_NHWC: NDArray[np.uint8], labels: Sequence[str], people: Sequence[str], *, name: str) -> PeopleCrops:
+    group = select_people(crops_NHWC, labels, people)
+    try:
+        sample_pairs(group.labels, pairs=1, generator=np.random.default_rng(0))
+    except ValueError as error:
+        raise ValueError(f"{name} people: {error}") from error
+    return group
 
 
 def _check_crops(crops_NHWC: NDArray[np.uint8], labels: Sequence[str], decoder: Decoder) -> None:

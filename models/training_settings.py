@@ -6,20 +6,7 @@ from dataclasses import dataclass, field
 from models.augment import AugmentSettings
 from models.pair_loss import PairLoss
 
-__all__ = [
-    "DEMO_BOX_MARGIN",
-    "DEMO_DIMENSION",
-    "DEMO_INPUT_PX",
-    "DEMO_SETTINGS",
-    "DEMO_WIDTH",
-    "PHOTO_SETTINGS",
-    "TrainingSettings",
-]
-
-DEMO_WIDTH = 0.25
-DEMO_DIMENSION = 128
-DEMO_INPUT_PX = 80
-DEMO_BOX_MARGIN = 0.2
+__all__ = ["DEMO_SETTINGS", "PHOTO_SETTINGS", "TrainingSettings"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +29,8 @@ class TrainingSettings:
         max_seconds: training ends with the step that passes it, the learning rate having fallen in time; None for no
             limit. With a limit the result depends on the machine.
         augment: how crops are changed, None for not at all.
+        threads: torch's, on the processor. Two are a fifth faster than one for the narrow networks on an idle machine, and
+            many times slower on a busy one; wide networks gain more.
 
     Raises:
         ValueError: a value out of range; the message names it.
@@ -61,12 +50,13 @@ class TrainingSettings:
     seed: int = 0
     max_seconds: float | None = None
     augment: AugmentSettings | None = field(default_factory=AugmentSettings)
+    threads: int = 1
 
     def __post_init__(self) -> None:
         """Check every value; the loss checks margin and rebuild_weight."""
         PairLoss(margin=self.margin, rebuild_weight=self.rebuild_weight)
         least = {"epochs": 1, "batches_per_epoch": 1, "batch_people": 2, "batch_photos": 2, "batch_strangers": 0}
-        for name, value in least.items():
+        for name, value in {**least, "threads": 1}.items():
             if getattr(self, name) < value:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {value}")
         if not 0 < self.learning_rate < 1:
@@ -89,7 +79,9 @@ a cone), counting the hardest quarter of two people's pairs (all: half the gain)
 learning rate (0.003 halves the gain over 0.005).
 """
 
-PHOTO_SETTINGS = TrainingSettings(
-    epochs=30, batches_per_epoch=200, batch_people=16, batch_photos=4, batch_strangers=16, learning_rate=2e-3
-)
-"""For thousands of real photos, where many people have a single one; meant for a GPU or a night."""
+PHOTO_SETTINGS = TrainingSettings(epochs=30, batches_per_epoch=200, batch_people=16, batch_photos=4, batch_strangers=16)
+"""For thousands of real photos from scratch, where many people have a single one; meant for a GPU or a night.
+
+A short look at 404 people of LFW with the narrow network and 360 steps: precision@1 on held-out people rose from 0.06 to
+0.20, with a learning rate of 0.002 in place of 0.005 only to 0.14. Published weights want a far lower one.
+"""

@@ -108,19 +108,18 @@ def _ask(out: Path, *, store: str, args: argparse.Namespace, held_out: set[str],
     from tasks.steps.draw_people import draw_people, folder_name  # noqa: PLC0415
     from tasks.steps.query_photo import query_photo  # noqa: PLC0415
 
-    people = [n for n in range(args.people) if folder_name(draw_person(args.seed * 10_000 + n).name) in held_out]
+    names = {n: folder_name(draw_person(args.seed * 10_000 + n).name) for n in range(args.people)}
+    people = [n for n, name in names.items() if name in held_out][:_ASKED]
+    view = args.views + 1
+    paths = draw_people(out / "queries", people=people, views=[view], seed=args.seed, workers=1, nested=False)
     answers, asked = [], []
-    for number in people[:_ASKED]:
-        unseen = range(args.views + 1, args.views + 2)
-        (path,) = draw_people(
-            out / "queries", people=range(number, number + 1), views=unseen, seed=args.seed, workers=1, nested=False
-        )
+    for number, path in zip(people, paths, strict=True):
         try:
             answers.append(query_photo(str(path), store=store, k=6))
         except QueryError as refused:
             say(str(refused))
             continue
-        asked.append(folder_name(draw_person(args.seed * 10_000 + number).name))
+        asked.append(names[number])
     sheet = out / "contact-sheet.html"
     lead = (
         f"Drawn people the encoder never trained on, in views that are not in the index. "

@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.5,
         help="share of the published network's channels, from scratch (default: 0.5)",
     )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="torch's threads on the processor (default: the machine's cores)",
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train (default: cpu)")
     parser.add_argument(
         "--workers",
@@ -53,7 +59,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     store = store_of(args)
     refuse_early(args, store=store)
-    settings = replace(PHOTO_SETTINGS, seed=args.seed, max_seconds=args.max_seconds)
+    settings = replace(PHOTO_SETTINGS, seed=args.seed, max_seconds=args.max_seconds, threads=args.threads)
     if args.epochs is not None:
         settings = replace(settings, epochs=args.epochs)
     with showing_progress():

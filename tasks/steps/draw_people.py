@@ -1,6 +1,7 @@
 """Draw people into a folder, a folder a person, as photos of them would lie."""
 
 import io
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def folder_name(name: str) -> str:
 
 
 def draw_people(
-    folder: Path, *, people: range, views: range, seed: int, workers: int, nested: bool = True
+    folder: Path, *, people: Sequence[int], views: Sequence[int], seed: int, workers: int, nested: bool = True
 ) -> list[Path]:
     """Draw some views of some people; the same arguments give the same bytes.
 
@@ -48,7 +49,7 @@ def draw_people(
     return paths
 
 
-def _draw_views(folder: Path, *, person: int, views: range, seed: int, nested: bool) -> list[Path]:
+def _draw_views(folder: Path, *, person: int, views: Sequence[int], seed: int, nested: bool) -> list[Path]:
     someone = draw_person(seed * 10_000 + person)
     name = folder_name(someone.name)
     target = folder / name if nested else folder

@@ -1,8 +1,7 @@
 """Train an encoder on the crops and labels of a store, and keep it there."""
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -142,14 +141,9 @@ def train_on_store(
     storage = open_store(store, create=True)
     rows, labels = _labelled_rows(storage, plan, contract=contract.id)
     settings = settings or PHOTO_SETTINGS
+    card, net = _start(storage, start, network or NetworkSettings())
     try:
         split = split_people(labels, validation_share=0.15, held_out_share=0.25, seed=settings.seed)
-    except ValueError as error:
-        raise LookalikeError(
-            f"{plan.source} cannot be trained on: {error}; photos of a person lie in a folder of their own"
-        ) from error
-    card, net = _start(storage, start, network or NetworkSettings())
-    with _all_cores():
         result = train_encoder(
             _inputs(rows, card),
             labels,
@@ -160,6 +154,10 @@ def train_on_store(
             device=device,
             on_epoch=on_epoch,
         )
+    except ValueError as error:
+        raise LookalikeError(
+            f"{plan.source} cannot be trained on: {error}; photos of a person lie in a folder of their own"
+        ) from error
     before, after = asdict(result.metrics_before), asdict(result.metrics_after)
     training = {
         "source": plan.source,
@@ -189,17 +187,6 @@ def train_on_store(
         why=why,
         held_out=split.held_out,
     )
-
-
-@contextlib.contextmanager
-def _all_cores() -> Iterator[None]:
-    """Let torch use every core in this block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _decoder(card: EncoderCard, *, seed: int) -> Decoder:

@@ -254,9 +254,19 @@ def test_crops_that_do_not_fit_are_refused(crops: np.ndarray) -> None:
         train(crops=crops)
 
 
-def test_a_group_that_cannot_be_paired_is_refused() -> None:
-    split = replace(SPLIT, held_out=SPLIT.held_out[:1])
-    with pytest.raises(ValueError, match="got 1 people"):
-        train_encoder(
-            CROPS, LABELS, network=small_network(), decoder=Decoder(12, PX, PX), settings=SETTINGS, split=split
-        )
+@pytest.mark.parametrize("name", ["train", "validation", "held_out"])
+def test_a_group_that_cannot_be_paired_is_refused_before_anything_is_learnt(name: str) -> None:
+    network = small_network()
+    before = copy.deepcopy(network.state_dict())
+    split = replace(SPLIT, **{name: getattr(SPLIT, name)[:1]})
+    with pytest.raises(ValueError, match=rf"{name.replace('_', '-')} people: pairs: got 1 people"):
+        train(network=network, split=split)
+    assert equal(dict(network.state_dict()), dict(before))
+
+
+def test_torch_computes_with_the_threads_asked_for_and_then_as_before() -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    train(replace(SETTINGS, epochs=1, threads=before + 1), on_epoch=lambda _: seen.append(torch.get_num_threads()))
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before

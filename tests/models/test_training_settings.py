@@ -13,6 +13,7 @@ from models.training_settings import DEMO_SETTINGS, PHOTO_SETTINGS, TrainingSett
         ("batch_people", 1),
         ("batch_photos", 1),
         ("batch_strangers", -1),
+        ("threads", 0),
         ("learning_rate", 0.0),
         ("learning_rate", 1.0),
         ("warm_up", 1.0),
