@@ -1,3 +1,4 @@
+import hashlib
 import os
 import socket
 import subprocess
@@ -96,27 +97,36 @@ def prefect_api(prefect_server: str) -> Iterator[str]:
         yield prefect_server
 
 
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty bucket, `s3://faces`, of a real S3 endpoint on loopback, found through the environment."""
-    import boto3
-    import fsspec
+@pytest.fixture(scope="module")
+def s3_endpoint() -> Iterator[str]:
+    """A real S3 endpoint on loopback with one empty bucket, `faces`, found through the environment only."""
+    from fsspec.core import url_to_fs
     from moto.server import ThreadedMotoServer
+    from s3fs import S3FileSystem
 
-    port = free_port()
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",  # moto takes anything
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="faces")
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    try:
-        yield "s3://faces"
-    finally:
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        server.stop()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }.items():
+            patch.setenv(name, value)
+        S3FileSystem.clear_instance_cache()
+        url_to_fs("s3://faces")[0].mkdir("faces")
+        yield url
+        S3FileSystem.clear_instance_cache()
+        reset = urllib.request.Request(f"{url}/moto-api/reset", method="POST")  # buckets outlive moto's servers
+        urllib.request.urlopen(reset, timeout=10).close()
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
+    """A prefix of the test's own in the bucket."""
+    return f"s3://faces/{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"

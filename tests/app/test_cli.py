@@ -234,7 +234,8 @@ def test_the_demo_runs_from_nothing_with_prefect_s_own_server(tmp_path):
     assert 0 <= result["precision_at_1_after"] <= 1
     page = Path(result["report"]).read_text()
     assert page.count("<li") >= 6
-    assert Image.open(result["picture"]).width > 500
+    with Image.open(result["picture"]) as picture:
+        assert picture.width > 500
 
     (tmp_path / "demo" / ".lookalike-demo").unlink()
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

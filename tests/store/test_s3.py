@@ -1,12 +1,8 @@
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import s3fs
-from fsspec.core import url_to_fs
-from moto.server import ThreadedMotoServer
 
 from store.errors import ArtifactError, SourceError, StoreError, VersionError
 from store.fingerprints import sha256_hex
@@ -18,37 +14,9 @@ from store.versions import current_number, publish, published_numbers, read_file
 SUFFIXES = frozenset({".jpg", ".png"})
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """A real S3 endpoint on loopback, found through the environment only."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }.items():
-            patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
-        url_to_fs("s3://faces")[0].mkdir("faces")
-        yield f"http://{host}:{port}"
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
-
-
 @pytest.fixture
-def prefix(endpoint: str, request: pytest.FixtureRequest) -> str:
-    """A prefix of the test's own in the bucket."""
-    return f"s3://faces/{sha256_hex(request.node.name.encode())[:12]}"
-
-
-@pytest.fixture
-def storage(prefix: str) -> Storage:
-    return Storage(f"{prefix}/store")
+def storage(s3: str) -> Storage:
+    return Storage(f"{s3}/store")
 
 
 def test_files_are_written_read_listed_and_removed(storage: Storage) -> None:
@@ -121,65 +89,65 @@ def test_swap_wants_what_it_expects(storage: Storage, monkeypatch: pytest.Monkey
     assert storage.read("a") == b"theirs"
 
 
-def test_a_store_is_opened_made_and_refused(storage: Storage, prefix: str) -> None:
+def test_a_store_is_opened_made_and_refused(storage: Storage, s3: str) -> None:
     with pytest.raises(StoreError, match=r"there is no store at s3://faces/.*: run `lookalike build"):
         open_store(storage.uri)
     open_store(storage.uri, create=True)
     storage.write("versions/x", b"")
     assert open_store(f"{storage.uri}/").uri == storage.uri
-    Storage(f"{prefix}/photos").write("a.jpg", b"")
+    Storage(f"{s3}/photos").write("a.jpg", b"")
     with pytest.raises(StoreError, match=r"is not a store: it holds a.jpg"):
-        open_store(f"{prefix}/photos", create=True)
+        open_store(f"{s3}/photos", create=True)
     with pytest.raises(StoreError, match=r"the store s3://nobodys-bucket/x cannot be written \(\w+: .*: give a folder"):
         open_store("s3://nobodys-bucket/x", create=True)
 
 
-def test_photos_under_a_prefix_are_listed_without_hidden_ones_siblings_and_the_store(prefix: str) -> None:
-    bucket = Storage(prefix)
+def test_photos_under_a_prefix_are_listed_without_hidden_ones_siblings_and_the_store(s3: str) -> None:
+    bucket = Storage(s3)
     names = ["in/a.jpg", "in/sub/b.PNG", "in/who?.jpg", "in/.hidden/c.jpg", "in/.d.jpg", "in/notes.md"]
     for name in [*names, "in/store/runs/e.jpg", "in2/f.jpg", "in/ä b.jpg"]:
         bucket.write(name, name.encode())
-    found = list_source(f"{prefix}/in/", suffixes=SUFFIXES, store_uri=f"{prefix}/in/store")
-    assert found.source == f"{prefix}/in"
-    assert [p.uri for p in found.photos] == [f"{prefix}/in/{n}" for n in ("a.jpg", "sub/b.PNG", "who?.jpg", "ä b.jpg")]
+    found = list_source(f"{s3}/in/", suffixes=SUFFIXES, store_uri=f"{s3}/in/store")
+    assert found.source == f"{s3}/in"
+    assert [p.uri for p in found.photos] == [f"{s3}/in/{n}" for n in ("a.jpg", "sub/b.PNG", "who?.jpg", "ä b.jpg")]
     assert found.ignored == 1
     assert all(p.etag and p.mtime_ns is None for p in found.photos)
     assert [read_uri(p.uri, max_bytes=100).decode() for p in found.photos] == [
-        p.uri.split(f"{prefix}/")[1] for p in found.photos
+        p.uri.split(f"{s3}/")[1] for p in found.photos
     ]
     assert [p.size for p in found.photos] == [8, 12, 11, 11]
     bucket.write("in/a.jpg", b"changed!")
-    again = list_source(f"{prefix}/in", suffixes=SUFFIXES)
+    again = list_source(f"{s3}/in", suffixes=SUFFIXES)
     assert again.photos[0].etag != found.photos[0].etag
     assert again.photos[0].size == 8
 
 
-def test_sources_that_are_missing_or_hold_no_photo_are_refused(prefix: str) -> None:
+def test_sources_that_are_missing_or_hold_no_photo_are_refused(s3: str) -> None:
     with pytest.raises(SourceError, match=r"the source s3://faces/.*/nowhere does not exist"):
-        list_source(f"{prefix}/nowhere", suffixes=SUFFIXES)
-    Storage(prefix).write("in/notes.md", b"")
+        list_source(f"{s3}/nowhere", suffixes=SUFFIXES)
+    Storage(s3).write("in/notes.md", b"")
     with pytest.raises(SourceError, match=r"holds 1 files but no photo"):
-        list_source(f"{prefix}/in", suffixes=SUFFIXES)
+        list_source(f"{s3}/in", suffixes=SUFFIXES)
     with pytest.raises(SourceError, match=r"nobodys-bucket/x (does not exist|cannot be listed)"):
         list_source("s3://nobodys-bucket/x", suffixes=SUFFIXES)
-    check_source(f"{prefix}/nowhere", suffixes=SUFFIXES)  # looked at when it is listed
+    check_source(f"{s3}/nowhere", suffixes=SUFFIXES)  # looked at when it is listed
 
 
-def test_a_list_in_a_bucket_names_photos_beside_it_and_elsewhere(prefix: str, tmp_path: Path) -> None:
-    bucket = Storage(prefix)
+def test_a_list_in_a_bucket_names_photos_beside_it_and_elsewhere(s3: str, tmp_path: Path) -> None:
+    bucket = Storage(s3)
     bucket.write("in/a.jpg", b"a")
     (tmp_path / "b.jpg").write_bytes(b"bb")
-    bucket.write("in/list.txt", f"a.jpg\n{tmp_path}/b.jpg\n{prefix}/in/gone.jpg\n".encode())
-    found = list_source(f"{prefix}/in/list.txt", suffixes=SUFFIXES)
+    bucket.write("in/list.txt", f"a.jpg\n{tmp_path}/b.jpg\n{s3}/in/gone.jpg\n".encode())
+    found = list_source(f"{s3}/in/list.txt", suffixes=SUFFIXES)
     sizes = {p.uri: p.size for p in found.photos}
-    assert sizes == {f"{prefix}/in/a.jpg": 1, f"{tmp_path}/b.jpg": 2, f"{prefix}/in/gone.jpg": 0}
-    assert read_asked(f"{prefix}/in/a.jpg", max_bytes=10) == b"a"
+    assert sizes == {f"{s3}/in/a.jpg": 1, f"{tmp_path}/b.jpg": 2, f"{s3}/in/gone.jpg": 0}
+    assert read_asked(f"{s3}/in/a.jpg", max_bytes=10) == b"a"
     with pytest.raises(SourceError, match=r"the list s3://.*/none.txt cannot be read \(FileNotFoundError"):
-        list_source(f"{prefix}/none.txt", suffixes=SUFFIXES)
+        list_source(f"{s3}/none.txt", suffixes=SUFFIXES)
 
 
 @pytest.mark.timeout(300)
-def test_photos_in_a_bucket_become_a_version_in_a_bucket_that_answers(prefix: str, tmp_path: Path) -> None:
+def test_photos_in_a_bucket_become_a_version_in_a_bucket_that_answers(s3: str, tmp_path: Path) -> None:
     from tasks.steps.check_version import check_version
     from tasks.steps.contract import Contract
     from tasks.steps.draw_people import draw_people
@@ -193,14 +161,14 @@ def test_photos_in_a_bucket_become_a_version_in_a_bucket_that_answers(prefix: st
     from tasks.steps.train_encoder import NetworkSettings, new_encoder
     from tasks.steps.write_index import write_index
 
-    store, contract = f"{prefix}/store", Contract()
+    store, contract = f"{s3}/store", Contract()
     paths = draw_people(tmp_path, people=range(3), views=range(2), seed=3, workers=1)
     for path in paths:
-        Storage(f"{prefix}/photos").write(str(path.relative_to(tmp_path)), path.read_bytes())
+        Storage(f"{s3}/photos").write(str(path.relative_to(tmp_path)), path.read_bytes())
     encoder = resolve_encoder(new_encoder(store, settings=NetworkSettings(width=0.25, dimension=16)), store=store)
 
     def plan():  # type: ignore[no-untyped-def]
-        listed = list_photos(f"{prefix}/photos", store=store)
+        listed = list_photos(f"{s3}/photos", store=store)
         return plan_build(listed, store=store, contract=contract, encoder=encoder.id, labels="folder", shard_photos=4)
 
     first, late = plan(), plan()
@@ -216,9 +184,9 @@ def test_photos_in_a_bucket_become_a_version_in_a_bucket_that_answers(prefix: st
     storage = open_store(store)
     assert published_numbers(storage) == [current_number(storage)] == [1]
     assert plan().needed is False
-    answer = query_photo(f"{prefix}/photos/{paths[3].relative_to(tmp_path)}", store=store, k=2)
+    answer = query_photo(f"{s3}/photos/{paths[3].relative_to(tmp_path)}", store=store, k=2)
     best = answer.faces[0].matches[0]
-    assert best.uri == f"{prefix}/photos/{paths[3].relative_to(tmp_path)}"
+    assert best.uri == f"{s3}/photos/{paths[3].relative_to(tmp_path)}"
     assert best.cosine > 0.99
     assert best.label == paths[3].parent.name
     assert set(read_crops(answer, store=store)) == {m.face_id for m in answer.faces[0].matches}
