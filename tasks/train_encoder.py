@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect import get_run_logger, task
 
+from models.training import EpochRecord
 from tasks import policies
 from tasks.steps import train_encoder as step
 from tasks.steps.plan_build import BuildPlan
@@ -15,6 +16,11 @@ __all__ = ["train_encoder"]
 def train_encoder(plan: BuildPlan, **settings: Any) -> step.TrainedEncoder:
     """Train on every labelled photo of a plan."""
     log = get_run_logger()
-    trained = step.train_on_store(plan, on_epoch=lambda epoch: log.info("%s", epoch), **settings)
+
+    def tell(epoch: EpochRecord) -> None:
+        text = "epoch %d: contrastive loss %.3f, reconstruction %.3f, precision@1 of validation people %.3f"
+        log.info(text, epoch.epoch, epoch.contrastive_loss, epoch.reconstruction_loss, epoch.validation.precision_at_1)
+
+    trained = step.train_on_store(plan, on_epoch=tell, **settings)
     log.info("encoder %s after %d epochs; %s", trained.encoder, trained.epochs, trained.why)
     return trained

@@ -29,6 +29,7 @@ from tasks.steps.contract import Contract
 from tasks.steps.embed_faces import face_input_of_row
 from tasks.steps.main_face import main_face
 from tasks.steps.plan_build import BuildPlan
+from tasks.steps.progress import report
 
 __all__ = ["DEMO_NETWORK", "SCRATCH", "NetworkSettings", "TrainedEncoder", "new_encoder", "train_on_store"]
 
@@ -142,6 +143,13 @@ def train_on_store(
     rows, labels = _labelled_rows(storage, plan, contract=contract.id)
     settings = settings or PHOTO_SETTINGS
     card, net = _start(storage, start, network or NetworkSettings())
+    epochs = settings.epochs
+
+    def tell(record: EpochRecord) -> None:
+        report("train", record.epoch, epochs)
+        if on_epoch is not None:
+            on_epoch(record)
+
     try:
         split = split_people(labels, validation_share=0.15, held_out_share=0.25, seed=settings.seed)
         result = train_encoder(
@@ -152,7 +160,7 @@ def train_on_store(
             settings=settings,
             split=split,
             device=device,
-            on_epoch=on_epoch,
+            on_epoch=tell,
         )
     except ValueError as error:
         raise LookalikeError(
