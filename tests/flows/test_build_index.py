@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -114,8 +115,10 @@ def test_build_killed_half_way_goes_on_where_it_was(prefect_server, drawn_people
 
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as build:
         _wait_for(lambda: len(_committed(store)) >= 2, seconds=120)
+        children = _children_of(build.pid)
         build.send_signal(signal.SIGKILL)
-    _wait_for(lambda: not _children_of(store), seconds=20)
+    assert children
+    _wait_for(lambda: not any(_is_alive(child) for child in children), seconds=30)
     finished = {path: path.stat().st_ino for path in _committed(store)}
     assert not (store / "versions" / "CURRENT").exists()
     assert len(finished) >= 2
@@ -139,18 +142,23 @@ def _committed(store: Path) -> list[Path]:
     return sorted((store / "photos").rglob("*.parquet"))
 
 
-def _children_of(store: Path) -> list[str]:
-    """Processes that still have this store in their environment's or command's text, other than this one."""
+def _children_of(pid: int) -> list[Path]:
+    """The processes whose parent is `pid`."""
     found = []
     for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and int(folder.name) != os.getpid():
-            try:
-                text = (folder / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if str(store).encode() in text or b"spawn_main" in text:
-                found.append(folder.name)
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                if (folder / "stat").read_text().rpartition(")")[2].split()[1] == str(pid):
+                    found.append(folder)
     return found
+
+
+def _is_alive(folder: Path) -> bool:
+    """Whether the process still runs; one that nobody has buried yet does not."""
+    try:
+        return (folder / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _wait_for(condition, *, seconds: float) -> None:
