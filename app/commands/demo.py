@@ -122,8 +122,8 @@ def _ask(out: Path, *, store: str, args: argparse.Namespace, held_out: set[str],
         asked.append(names[number])
     sheet = out / "contact-sheet.html"
     lead = (
-        f"Drawn people the encoder never trained on, in views that are not in the index. "
-        f"Precision@1 on such people: {scores[0]:.2f} untrained, {scores[1]:.2f} trained."
+        f"Drawn people the encoder never trained on, in views that are not in the index, among all {args.people} people. "
+        f"Precision@1 among those it never trained on: {scores[0]:.2f} untrained, {scores[1]:.2f} trained."
     )
     write_contact_sheet(
         answers,

@@ -85,9 +85,9 @@ def test_matches_are_marked_right_or_wrong_only_where_the_person_is_known(
     write_contact_sheet([answer], store=store, html=tmp_path / "unknown.html")
     known, unknown = ((tmp_path / f"{n}.html").read_text() for n in ("known", "unknown"))
     assert known.count("same person") == labels.count(person) >= 1
-    assert known.count("somebody else") == len(labels) - labels.count(person)
+    assert known.count("other person") == len(labels) - labels.count(person)
     assert "same person" not in unknown
-    assert "somebody else" not in unknown
+    assert "other person" not in unknown
 
 
 def test_a_group_picture_is_shown_whole_with_its_faces_numbered(store: str, tmp_path: Path) -> None:
