@@ -3,7 +3,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -75,4 +74,3 @@ def test_the_sequence_of_the_readme_deploys_and_a_worker_publishes_and_answers(p
             raise AssertionError(f"{error}\n{log.read_text()[-6000:]}") from error
         finally:
             worker.terminate()
-            time.sleep(0)

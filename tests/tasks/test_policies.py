@@ -37,7 +37,7 @@ def test_what_cannot_heal_is_not_tried_again(error):
     assert not policies.can_heal(error)
 
 
-def key_of(monkeypatch=None, **changes):
+def key_of(**changes):
     parameters = {
         "request": ArtifactRef(
             uri="/s/runs/requests/0123456789abcdef0123456789abcdef.parquet", sha256="0" * 64, rows=3
