@@ -1,5 +1,6 @@
 # make demo   set up, then the main job on drawn people      make test   set up, then the tests
 # make check  lint, types, import contracts, format          make bench  measure the store named by STORE=
+# make lock   pin what pyproject.toml asks for; UPGRADE=1 takes the newest of everything
 # make setup TORCH_BACKEND=cpu   a CPU-only torch (6 GB of CUDA packages less); say it once, before anything else
 
 SHELL := /bin/bash
@@ -13,6 +14,7 @@ UV_VERSION := 0.13.9
 UV := $(BIN)/uv
 TORCH_BACKEND ?=
 STORE ?= lookalike-store
+UPGRADE ?=
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND))
 
 LOCKED := \# Pinned by 'make lock' from pyproject.toml, for Python 3.11 and newer. Do not edit.
@@ -23,7 +25,7 @@ timed = t0=$$(date +%s); echo "== $(1)"; $(2); echo "== $(1): done in $$(( $$(da
 .PHONY: help setup setup-dev demo test check format bench lock clean
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"lookalike needs Python 3.11 or newer, got {sys.version.split()[0]}: run make with PYTHON=python3.11")'
@@ -58,6 +60,9 @@ bench: setup
 	@$(BIN)/python -m benchmarks.retrieval --store $(STORE)
 
 lock: | $(UV)
+	@if [ -n "$(UPGRADE)" ]; then rm -f $(VENV)/all.txt $(VENV)/dev.txt; else \
+	    grep -vh '^#' requirements.txt constraints-cuda.txt > $(VENV)/all.txt; \
+	    grep -vhE '^(#|-r)' requirements.txt constraints-cuda.txt requirements-dev.txt > $(VENV)/dev.txt; fi
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header pyproject.toml -o $(VENV)/all.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header --group dev -c $(VENV)/all.txt pyproject.toml -o $(VENV)/dev.txt
 	@{ echo "$(LOCKED)"; grep -vE '$(CUDA)' $(VENV)/all.txt; } > requirements.txt

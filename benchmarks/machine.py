@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["describe_machine"]
 
-_LIBRARIES = ("torch", "onnxruntime", "faiss-cpu", "pillow", "numpy", "prefect", "facenet-pytorch")
+_LIBRARIES = ("torch", "onnxruntime", "openvino", "faiss-cpu", "pillow", "numpy", "prefect", "facenet-pytorch")
 
 
 def describe_machine() -> dict[str, str]:

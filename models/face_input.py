@@ -9,6 +9,7 @@ from PIL import Image
 from models.alignment import warp_to_template
 from models.card import BoxMargin, Template
 from models.photo import require_rgb
+from models.rotation import turn
 
 __all__ = ["make_face_input"]
 
@@ -24,6 +25,7 @@ def make_face_input(
     height: int,
     width: int,
     extent: tuple[float, float, float, float] | None = None,
+    rotation: int = 0,
 ) -> UInt8Array:
     """The face as its encoder wants to see it, before pixels are scaled.
 
@@ -44,6 +46,8 @@ def make_face_input(
         width: columns of the result.
         extent: x1, y1, x2, y2 of the part of the image that shows the photo; all of it if not given. Only a box is
             clipped: outside its source a warp is black anyway.
+        rotation: degrees counter-clockwise by which the image must be turned for the face to be upright: 0, 90, 180 or
+            270. A box's region is turned by it; landmarks say it themselves.
 
     Returns:
         uint8, (height, width, 3), RGB; black if the box lies outside the extent.
@@ -58,8 +62,10 @@ def make_face_input(
     require_rgb(image_HWC, where="make_face_input")
     if isinstance(geometry, Template):
         return warp_to_template(image_HWC, landmarks_52, height=height, width=width)
-    region = _widened(box, geometry.box_margin)
-    return _resize_region(image_HWC, _clip(region, image_HWC, extent), height=height, width=width)
+    region = _clip(_widened(box, geometry.box_margin), image_HWC, extent)
+    lying = rotation in {90, 270}
+    lying_HWC = _resize_region(image_HWC, region, height=width if lying else height, width=height if lying else width)
+    return turn(lying_HWC, rotation)
 
 
 def _widened(box: npt.NDArray[np.floating], box_margin: float) -> npt.NDArray[np.float64]:

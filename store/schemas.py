@@ -41,6 +41,11 @@ _QUALITY = [
     pa.field("sharpness", pa.float32()),
     pa.field("brightness", pa.float32()),
     pa.field("frontality", pa.float32()),
+    pa.field("yaw", pa.float32()),
+    pa.field("pitch", pa.float32()),
+    pa.field("roll", pa.float32()),
+    pa.field("quality", pa.float32()),
+    pa.field("rotation", pa.int16()),
 ]
 
 LISTING = pa.schema([*_AS_LISTED, pa.field("source", pa.string())])

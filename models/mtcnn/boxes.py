@@ -17,16 +17,17 @@ FloatArray = npt.NDArray[np.float32]
 _PNET_STRIDE_PX = 2
 
 
-def window_boxes(cells_N2: npt.NDArray[np.int64], *, scale: float) -> FloatArray:
-    """The boxes in the photo of PNet's windows at one pyramid level.
+def window_boxes(cells_N2: npt.NDArray[np.int64], *, scale: float | FloatArray) -> FloatArray:
+    """The boxes in the photo of PNet's windows in the pyramid.
 
     Args:
-        cells_N2: int64, (N, 2), row and column in PNet's output.
-        scale: level pixels per photo pixel.
+        cells_N2: int64, (N, 2), row and column in PNet's output at its level.
+        scale: level pixels per photo pixel, one for all or float32 (N,).
     """
+    scale_N1 = np.asarray(scale, dtype=np.float32).reshape(-1, 1)
     corner_N2 = cells_N2[:, ::-1].astype(np.float32) * _PNET_STRIDE_PX
-    first_N2 = np.floor((corner_N2 + 1) / np.float32(scale))
-    last_N2 = np.floor((corner_N2 + PNET_WINDOW_PX) / np.float32(scale))
+    first_N2 = np.floor((corner_N2 + 1) / scale_N1)
+    last_N2 = np.floor((corner_N2 + PNET_WINDOW_PX) / scale_N1)
     return np.concatenate([first_N2, last_N2], axis=1)
 
 
@@ -51,15 +52,19 @@ def make_square(boxes_N4: FloatArray) -> FloatArray:
     return np.concatenate([first_N2, first_N2 + longer_N1], axis=1)
 
 
-def windows_inside(boxes_N4: FloatArray, *, height: int, width: int) -> npt.NDArray[np.int64]:
+def windows_inside(boxes_N4: FloatArray, *, sizes_N2: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The pixels of the photo each box covers, as int64 (N, 4): first column, first row, end column, end row.
 
     Corners are cut to whole pixels and counted from 1, as in the published (MATLAB) cascade. A window whose end does
     not lie after its start is empty: the box lies outside the photo.
+
+    Args:
+        boxes_N4: float32, (N, 4).
+        sizes_N2: int64, (N, 2) or (2,), height and width of each one's photo.
     """
     whole_N4 = np.trunc(boxes_N4).astype(np.int64)
     first_N2 = np.maximum(whole_N4[:, :2], 1) - 1
-    end_N2 = np.minimum(whole_N4[:, 2:], [width, height])
+    end_N2 = np.minimum(whole_N4[:, 2:], sizes_N2[..., ::-1])
     return np.concatenate([first_N2, end_N2], axis=1)
 
 

@@ -5,30 +5,29 @@ photo.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
 
 from models.mtcnn.boxes import make_square, place_points, shift_boxes, window_boxes, windows_inside
-from models.mtcnn.nets import CascadeNets, PNet
+from models.mtcnn.nets import CascadeNets
 from models.mtcnn.nms import suppress_by_smaller, suppress_by_union
-from models.mtcnn.pyramid import cut_crops, normalise, pyramid_scales, resize_to_level
+from models.mtcnn.pyramid import Level, pyramid_levels
+from models.mtcnn.sheets import Sheet, cut_into_tiles, lay_out
 from models.photo import require_rgb
 
-__all__ = ["ALGORITHM_VERSION", "CascadeSettings", "Face", "detect_faces"]
+__all__ = ["ALGORITHM_VERSION", "CascadeSettings", "Face", "detect_faces", "detect_faces_in_batch"]
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 """Part of a store's contract: raised by a change after which some photo has other faces, boxes or landmarks."""
 
-_CHUNK_CROPS = 512
-_RNET_SIDE_PX = 24
-_ONET_SIDE_PX = 48
+_MOST_LEVELS = 1000
 
 
 @dataclass(frozen=True)
@@ -74,105 +73,163 @@ class Face:
 
 
 def detect_faces(photo_HWC: npt.NDArray[np.uint8], *, nets: CascadeNets, settings: CascadeSettings) -> list[Face]:
-    """Find every face in one photo with the three-stage MTCNN cascade.
-
-    No face is a normal answer: the list is then empty.
+    """Find every face in one photo: `detect_faces_in_batch` of one.
 
     Args:
         photo_HWC: uint8, (H, W, 3), RGB, upright (orientation is applied when the photo is read).
+        nets: PNet, RNet and ONet on one device.
+        settings: what to look for.
+
+    Returns:
+        Faces by falling score; no face is a normal answer.
+
+    Raises:
+        ValueError: the photo is not uint8 (H, W, 3); the message names the dtype and shape received.
+    """
+    return detect_faces_in_batch([photo_HWC], nets=nets, settings=settings)[0]
+
+
+def detect_faces_in_batch(
+    photos: Sequence[npt.NDArray[np.uint8]], *, nets: CascadeNets, settings: CascadeSettings
+) -> list[list[Face]]:
+    """Find every face in photos of any sizes with the three-stage MTCNN cascade, stage by stage in full batches.
+
+    What is found in a photo does not depend on the others. Memory grows with the batch's pixels, 16 bytes each.
+
+    Args:
+        photos: uint8, (H, W, 3) each, RGB, upright.
         nets: PNet, RNet and ONet on one device.
         settings: min_face_px, the shortest side that can be found; thresholds, lowest score a stage, three values in
             [0, 1]; pyramid_factor in (0, 1).
 
     Returns:
-        Faces by falling score: box, float32 (x1, y1, x2, y2) in pixels of the photo; score in [0, 1]; landmarks,
-        float32 (5, 2), left eye, right eye, nose, left and right mouth corner as seen in the photo.
+        For each photo its faces by falling score: box, float32 (x1, y1, x2, y2) in pixels of the photo; score in
+        [0, 1]; landmarks, float32 (5, 2), left eye, right eye, nose, left and right mouth corner as seen in the photo.
 
     Raises:
-        ValueError: the photo is not uint8 (H, W, 3); the message names the dtype and shape received.
+        ValueError: a photo is not uint8 (H, W, 3); the message names the dtype and shape received.
 
     References:
         Zhang, Zhang, Li, Qiao. Joint Face Detection and Alignment Using Multi-task Cascaded Convolutional Networks.
         2016. arXiv:1604.02878. Inference only; weights and all constants from facenet-pytorch, whose boxes it finds,
         except that a candidate outside the photo is dropped.
     """
-    require_rgb(photo_HWC, where="detect_faces")
-    pnet_threshold, rnet_threshold, onet_threshold = settings.thresholds
-    pixels_1HWC = torch.from_numpy(photo_HWC.astype(np.float32, order="C"))[None]
-    with torch.inference_mode():
-        photo_1CHW = pixels_1HWC.to(nets.device).permute(0, 3, 1, 2)  # stays channels last, which the nets like
-        boxes_N4 = _propose(photo_1CHW, nets.pnet, settings=settings, threshold=pnet_threshold)
-        boxes_N4 = _refine(photo_1CHW, boxes_N4, nets.rnet, threshold=rnet_threshold)
-        return _decide(photo_1CHW, boxes_N4, nets.onet, threshold=onet_threshold)
-
-
-def _propose(photo_1CHW: Tensor, pnet: PNet, *, settings: CascadeSettings, threshold: float) -> FloatArray:
-    """Square candidates, float32 (N, 4), from every pyramid level."""
-    height, width = photo_1CHW.shape[-2:]
-    scales = pyramid_scales(height, width, min_face_px=settings.min_face_px, pyramid_factor=settings.pyramid_factor)
-    levels = [_propose_at(photo_1CHW, pnet, scale=scale, threshold=threshold) for scale in scales]
-    if not levels:
-        return np.empty((0, 4), dtype=np.float32)
-    boxes_N4, scores_N, shift_N4 = (np.concatenate(column) for column in zip(*levels, strict=True))
-    kept = suppress_by_union(boxes_N4, scores_N, iou_threshold=0.7)
-    return make_square(shift_boxes(boxes_N4[kept], shift_N4[kept], extra_px=0))
-
-
-def _propose_at(
-    photo_1CHW: Tensor, pnet: PNet, *, scale: float, threshold: float
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The windows of one level that pass: boxes (N, 4), scores (N,), corrections (N, 4)."""
-    score_1HW, shift_14HW = pnet(normalise(resize_to_level(photo_1CHW, scale)))
-    passed_HW = score_1HW[0] >= threshold
-    cells_N2 = passed_HW.nonzero().cpu().numpy()
-    scores_N = score_1HW[0][passed_HW].cpu().numpy()
-    shift_N4 = shift_14HW[0][:, passed_HW].T.cpu().numpy()
-    boxes_N4 = window_boxes(cells_N2, scale=scale)
-    kept = suppress_by_union(boxes_N4, scores_N, iou_threshold=0.5)
-    return boxes_N4[kept], scores_N[kept], shift_N4[kept]
-
-
-def _refine(photo_1CHW: Tensor, boxes_N4: FloatArray, rnet: nn.Module, *, threshold: float) -> FloatArray:
-    """The candidates RNet keeps, corrected and square again, float32 (M, 4)."""
-    boxes_N4, windows_N4 = _drop_outside(photo_1CHW, boxes_N4)
-    if not len(boxes_N4):
-        return boxes_N4
-    scores_N, shift_N4 = _run_in_chunks(photo_1CHW, windows_N4, rnet, side_px=_RNET_SIDE_PX)
-    passed = np.flatnonzero(scores_N > threshold)
-    passed = passed[suppress_by_union(boxes_N4[passed], scores_N[passed], iou_threshold=0.7)]
-    return make_square(shift_boxes(boxes_N4[passed], shift_N4[passed], extra_px=1))
-
-
-def _decide(photo_1CHW: Tensor, boxes_N4: FloatArray, onet: nn.Module, *, threshold: float) -> list[Face]:
-    """The candidates ONet keeps, by falling score."""
-    boxes_N4, windows_N4 = _drop_outside(photo_1CHW, boxes_N4)
-    if not len(boxes_N4):
+    for photo_HWC in photos:
+        require_rgb(photo_HWC, where="detect_faces")
+    if not photos:
         return []
-    scores_N, shift_N4, points_N10 = _run_in_chunks(photo_1CHW, windows_N4, onet, side_px=_ONET_SIDE_PX)
+    sizes_P2 = np.array([photo.shape[:2] for photo in photos], dtype=np.int64)
+    loaded = nets.load(photos)
+    candidates = _propose(loaded, sizes_P2, nets, settings=settings)
+    candidates = _refine(loaded, candidates, sizes_P2, nets, threshold=settings.thresholds[1])
+    return _decide(loaded, candidates, sizes_P2, nets, threshold=settings.thresholds[2])
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidates:
+    """Boxes, float32 (N, 4), and the photo each lies in, int64 (N,), by rising photo."""
+
+    photo: IntArray
+    box: FloatArray
+
+    def __getitem__(self, kept: Any) -> "_Candidates":
+        return _Candidates(self.photo[kept], self.box[kept])
+
+
+def _propose(loaded: Any, sizes_P2: IntArray, nets: CascadeNets, *, settings: CascadeSettings) -> _Candidates:
+    """Square candidates from every level of every photo."""
+    levels = pyramid_levels(sizes_P2, min_face_px=settings.min_face_px, pyramid_factor=settings.pyramid_factor)
+    tiles = [
+        tile
+        for (photo, number), level in levels.items()
+        for tile in cut_into_tiles(photo, number, height=level.height, width=level.width)
+    ]
+    threshold = settings.thresholds[0]
+    found = [_propose_on(sheet, loaded, levels, nets, threshold=threshold) for sheet in lay_out(tiles)]
+    if not found:
+        return _Candidates(np.empty(0, np.int64), np.empty((0, 4), np.float32))
+    windows = _in_reading_order(_Windows(*(np.concatenate(column) for column in zip(*found, strict=True))))
+    boxes_N4 = window_boxes(windows.cell, scale=windows.scale)
+    kept = suppress_by_union(boxes_N4, windows.score, windows.photo * _MOST_LEVELS + windows.level, iou_threshold=0.5)
+    kept = kept[suppress_by_union(boxes_N4[kept], windows.score[kept], windows.photo[kept], iou_threshold=0.7)]
+    return _Candidates(windows.photo[kept], make_square(shift_boxes(boxes_N4[kept], windows.shift[kept], extra_px=0)))
+
+
+class _Windows(NamedTuple):
+    """PNet's windows that pass: photo and level (N,), cell (N, 2) row and column, scale (N,), score (N,), shift (N, 4)."""
+
+    photo: IntArray
+    level: IntArray
+    cell: IntArray
+    scale: FloatArray
+    score: FloatArray
+    shift: FloatArray
+
+
+def _propose_on(
+    sheet: Sheet, loaded: Any, levels: dict[tuple[int, int], Level], nets: CascadeNets, *, threshold: float
+) -> _Windows:
+    tiles = [tile for tile, _, _ in sheet.places]
+    of_tiles = [levels[tile.photo, tile.level] for tile in tiles]
+    spans = [
+        (
+            level.rows.part(2 * tile.first_row, tile.rows),
+            level.columns.part(2 * tile.first_column, tile.columns),
+        )
+        for tile, level in zip(tiles, of_tiles, strict=True)
+    ]
+    cells = nets.propose(loaded, sheet, spans, threshold=threshold)
+    passed = cells.score >= threshold
+    place = cells.place[passed]
+    where_K4 = np.array([(t.photo, t.level, t.first_row, t.first_column) for t in tiles], dtype=np.int64)
+    cell_M2 = np.stack([cells.row[passed], cells.column[passed]], axis=1) + where_K4[place, 2:]
+    scale_K = np.array([level.scale for level in of_tiles], dtype=np.float32)
+    return _Windows(
+        where_K4[place, 0], where_K4[place, 1], cell_M2, scale_K[place], cells.score[passed], cells.shift[passed]
+    )
+
+
+def _in_reading_order(windows: _Windows) -> _Windows:
+    """By photo, level, row and column: of equal scores the first one stays."""
+    order = np.lexsort((windows.cell[:, 1], windows.cell[:, 0], windows.level, windows.photo))
+    return _Windows(*(column[order] for column in windows))
+
+
+def _refine(
+    loaded: Any, candidates: _Candidates, sizes_P2: IntArray, nets: CascadeNets, *, threshold: float
+) -> _Candidates:
+    """The candidates RNet keeps, corrected and square again."""
+    candidates, windows_N4 = _drop_outside(candidates, sizes_P2)
+    if not len(windows_N4):
+        return candidates
+    scores_N, shift_N4 = nets.refine(loaded, candidates.photo, windows_N4)
     passed = np.flatnonzero(scores_N > threshold)
-    landmarks_M52 = place_points(boxes_N4[passed], points_N10[passed])
-    boxes_M4 = shift_boxes(boxes_N4[passed], shift_N4[passed], extra_px=1)
-    scores_M = scores_N[passed]
-    kept = suppress_by_smaller(boxes_M4, scores_M, threshold=0.7)
-    return [Face(box=boxes_M4[i], score=float(scores_M[i]), landmarks=landmarks_M52[i]) for i in kept]
+    candidates = candidates[passed]
+    kept = suppress_by_union(candidates.box, scores_N[passed], candidates.photo, iou_threshold=0.7)
+    boxes_M4 = make_square(shift_boxes(candidates.box[kept], shift_N4[passed[kept]], extra_px=1))
+    return _Candidates(candidates.photo[kept], boxes_M4)
 
 
-def _drop_outside(photo_1CHW: Tensor, boxes_N4: FloatArray) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-    """The boxes that cover a pixel of the photo, and their windows."""
-    height, width = photo_1CHW.shape[-2:]
-    windows_N4 = windows_inside(boxes_N4, height=height, width=width)
+def _decide(
+    loaded: Any, candidates: _Candidates, sizes_P2: IntArray, nets: CascadeNets, *, threshold: float
+) -> list[list[Face]]:
+    """The faces of each photo: the candidates ONet keeps, by falling score."""
+    faces: list[list[Face]] = [[] for _ in sizes_P2]
+    candidates, windows_N4 = _drop_outside(candidates, sizes_P2)
+    if not len(windows_N4):
+        return faces
+    scores_N, shift_N4, points_N10 = nets.decide(loaded, candidates.photo, windows_N4)
+    passed = np.flatnonzero(scores_N > threshold)
+    photo_M, scores_M = candidates.photo[passed], scores_N[passed]
+    landmarks_M52 = place_points(candidates.box[passed], points_N10[passed])
+    boxes_M4 = shift_boxes(candidates.box[passed], shift_N4[passed], extra_px=1)
+    for i in suppress_by_smaller(boxes_M4, scores_M, photo_M, threshold=0.7):
+        faces[photo_M[i]].append(Face(box=boxes_M4[i], score=float(scores_M[i]), landmarks=landmarks_M52[i]))
+    return faces
+
+
+def _drop_outside(candidates: _Candidates, sizes_P2: IntArray) -> tuple[_Candidates, IntArray]:
+    """The candidates that cover a pixel of their photo, and their windows."""
+    windows_N4 = windows_inside(candidates.box, sizes_N2=sizes_P2[candidates.photo])
     inside_N = (windows_N4[:, 2:] > windows_N4[:, :2]).all(axis=1)
-    return boxes_N4[inside_N], windows_N4[inside_N]
-
-
-def _run_in_chunks(
-    photo_1CHW: Tensor, windows_N4: npt.NDArray[np.int64], net: nn.Module, *, side_px: int
-) -> tuple[FloatArray, ...]:
-    """A net's outputs for every window, computed for a bounded number of crops at a time."""
-
-    def outputs() -> Iterator[list[FloatArray]]:
-        for start in range(0, len(windows_N4), _CHUNK_CROPS):
-            crops_NCHW = cut_crops(photo_1CHW, windows_N4[start : start + _CHUNK_CROPS], side_px=side_px)
-            yield [output.cpu().numpy() for output in net(normalise(crops_NCHW))]
-
-    return tuple(np.concatenate(column) for column in zip(*outputs(), strict=True))
+    return candidates[inside_N], windows_N4[inside_N]

@@ -1,7 +1,10 @@
-"""Non-maximum suppression: of overlapping boxes, keep the one with the highest score.
+"""Non-maximum suppression: of overlapping boxes of one group, keep the one with the highest score.
 
-Boxes are float32 (N, 4): x1, y1, x2, y2; scores float32 (N,).
+Boxes are float32 (N, 4): x1, y1, x2, y2; scores float32 (N,); groups int64 (N,), rising: boxes of different groups do not
+touch each other.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -11,42 +14,81 @@ __all__ = ["suppress_by_smaller", "suppress_by_union"]
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
 
+_BLOCK = 128  # boxes compared with all later ones of their group at a time: bounds the memory
+_LATER = np.triu(np.ones((_BLOCK, _BLOCK), dtype=bool), k=1)
 
-def suppress_by_union(boxes_N4: FloatArray, scores_N: FloatArray, *, iou_threshold: float) -> IndexArray:
-    """The boxes that stay when overlap is intersection over union, as indices by falling score.
+
+def suppress_by_union(
+    boxes_N4: FloatArray, scores_N: FloatArray, groups_N: IndexArray, *, iou_threshold: float
+) -> IndexArray:
+    """The boxes that stay when overlap is intersection over union, as indices by rising group and falling score.
 
     A box goes when its overlap with a better one that stays is over the threshold. Of equal scores the first one is
     better. Sides are x2 - x1.
     """
-    order_N = np.argsort(-scores_N, kind="stable")
-    return _suppress(boxes_N4, order_N, threshold=iou_threshold, extra_px=0, by_smaller=False)
+    order_N = np.lexsort((-scores_N, groups_N))
+    return _suppress(boxes_N4, order_N, groups_N, threshold=iou_threshold, extra_px=0, by_smaller=False)
 
 
-def suppress_by_smaller(boxes_N4: FloatArray, scores_N: FloatArray, *, threshold: float) -> IndexArray:
-    """The boxes that stay when overlap is intersection over the smaller of both areas, as indices by falling score.
+def suppress_by_smaller(
+    boxes_N4: FloatArray, scores_N: FloatArray, groups_N: IndexArray, *, threshold: float
+) -> IndexArray:
+    """The boxes that stay when overlap is intersection over the smaller of both areas, as indices by rising group and
+    falling score.
 
     So a box inside another one goes, however small it is. Sides are x2 - x1 + 1. Scores are sorted upwards by numpy's default
     sort and taken from the end, as facenet-pytorch does: ONet's often tie at exactly 1, and another order of equals would
     keep another box in about one photo of 500. That sort need not be stable and may order equals otherwise on another CPU.
-    """
-    order_N = np.argsort(scores_N)[::-1]
-    return _suppress(boxes_N4, order_N, threshold=threshold, extra_px=1, by_smaller=True)
+    """  # noqa: D205
+    falling = [first + np.argsort(scores_N[first:end])[::-1] for first, end in _runs(groups_N)]
+    order_N = np.concatenate(falling) if falling else np.empty(0, dtype=np.int64)
+    return _suppress(boxes_N4, order_N, groups_N, threshold=threshold, extra_px=1, by_smaller=True)
 
 
 def _suppress(
-    boxes_N4: FloatArray, order_N: IndexArray, *, threshold: float, extra_px: int, by_smaller: bool
+    boxes_N4: FloatArray,
+    order_N: IndexArray,
+    groups_N: IndexArray,
+    *,
+    threshold: float,
+    extra_px: int,
+    by_smaller: bool,
 ) -> IndexArray:
-    first_N2, last_N2 = boxes_N4[:, :2], boxes_N4[:, 2:]
+    sorted_N4, groups_N = boxes_N4[order_N], groups_N[order_N]
     extra = np.float32(extra_px)
-    area_N = np.prod(last_N2 - first_N2 + extra, axis=1)
-    kept = []
-    while order_N.size:
-        best, order_N = order_N[0], order_N[1:]
-        kept.append(best)
-        common_M2 = np.minimum(last_N2[best], last_N2[order_N]) - np.maximum(first_N2[best], first_N2[order_N]) + extra
-        common_M = np.prod(np.maximum(common_M2, 0), axis=1)
-        other_M = area_N[order_N]
-        whole_M = np.minimum(area_N[best], other_M) if by_smaller else area_N[best] + other_M - common_M
-        with np.errstate(divide="ignore", invalid="ignore"):  # boxes without area overlap nothing
-            order_N = order_N[~(common_M / whole_M > np.float64(threshold))]
-    return np.array(kept, dtype=np.int64)
+    area_N = np.prod(sorted_N4[:, 2:] - sorted_N4[:, :2] + extra, axis=1)
+    alive_N = np.ones(len(order_N), dtype=bool)
+    for start in range(0, len(order_N), _BLOCK):
+        better = slice(start, min(start + _BLOCK, len(order_N)))
+        others = slice(start, int(np.searchsorted(groups_N, groups_N[better.stop - 1], side="right")))
+        overlap_MK = _overlap(sorted_N4, area_N, better, others, extra, by_smaller=by_smaller)
+        over_MK = (overlap_MK > np.float64(threshold)) & (groups_N[better, None] == groups_N[others])
+        over_MK[:, : len(over_MK)] &= _LATER[: len(over_MK), : len(over_MK)]
+        for i in np.flatnonzero(over_MK.any(axis=1)):
+            if alive_N[start + i]:
+                alive_N[start + i + 1 : others.stop] &= ~over_MK[i, i + 1 :]
+    return order_N[alive_N]
+
+
+def _overlap(
+    boxes_N4: FloatArray, area_N: FloatArray, better: slice, others: slice, extra: np.float32, *, by_smaller: bool
+) -> FloatArray:
+    """The overlap of each of `better` with each of `others`, (M, K)."""
+    one_4M1, other_4K = boxes_N4[better].T[..., None], boxes_N4[others].T
+    width_MK, height_MK = (
+        np.minimum(one_4M1[k + 2], other_4K[k + 2]) - np.maximum(one_4M1[k], other_4K[k]) + extra for k in (0, 1)
+    )
+    common_MK = np.maximum(width_MK, 0, out=width_MK)
+    common_MK *= np.maximum(height_MK, 0, out=height_MK)
+    one_M1, other_K = area_N[better, None], area_N[others]
+    whole_MK = np.minimum(one_M1, other_K) if by_smaller else one_M1 + other_K - common_MK
+    with np.errstate(divide="ignore", invalid="ignore"):  # boxes without area overlap nothing
+        overlap: FloatArray = common_MK / whole_MK
+    return overlap
+
+
+def _runs(groups_N: IndexArray) -> Iterator[tuple[int, int]]:
+    """First and end of each group."""
+    edges = np.flatnonzero(np.diff(groups_N)) + 1
+    starts = [0, *edges.tolist()] if len(groups_N) else []
+    yield from zip(starts, [*starts[1:], len(groups_N)], strict=True)

@@ -1,17 +1,40 @@
-"""Area resizing: the photo's pyramid and the candidates' crops.
+"""The pyramid: the sizes at which PNet looks at a photo."""
 
-Shapes: 1 photo or N crops, C = 3 channels, H rows, W columns. Pixels are float32 in 0..255 until `normalise`.
-"""
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn import functional
 
-__all__ = ["PNET_WINDOW_PX", "cut_crops", "normalise", "pyramid_scales", "resize_to_level"]
+from models.mtcnn.area import Span, span
+
+__all__ = ["PNET_WINDOW_PX", "Level", "pyramid_levels", "pyramid_scales"]
 
 PNET_WINDOW_PX = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One level of one photo's pyramid.
+
+    Args:
+        scale: level pixels per photo pixel.
+        rows: where the level's rows lie in the photo.
+        columns: where its columns lie.
+    """
+
+    scale: float
+    rows: Span
+    columns: Span
+
+    @property
+    def height(self) -> int:
+        """Rows of the level."""
+        return len(self.rows.first)
+
+    @property
+    def width(self) -> int:
+        """Columns of the level."""
+        return len(self.columns.first)
 
 
 def pyramid_scales(height: int, width: int, *, min_face_px: float, pyramid_factor: float) -> tuple[float, ...]:
@@ -30,28 +53,20 @@ def pyramid_scales(height: int, width: int, *, min_face_px: float, pyramid_facto
     return tuple(scales)
 
 
-def resize_to_level(photo_1CHW: Tensor, scale: float) -> Tensor:
-    """The photo at one scale, float32, (1, 3, floor(H * scale + 1), floor(W * scale + 1)), each pixel its area's mean."""
-    height, width = photo_1CHW.shape[-2:]
-    return functional.interpolate(photo_1CHW, size=(int(height * scale + 1), int(width * scale + 1)), mode="area")
-
-
-def cut_crops(photo_1CHW: Tensor, windows_N4: npt.NDArray[np.int64], *, side_px: int) -> Tensor:
-    """Each window of the photo as a square crop, float32, (N, 3, side_px, side_px), each pixel the mean of its area.
+def pyramid_levels(
+    sizes_P2: npt.NDArray[np.int64], *, min_face_px: float, pyramid_factor: float
+) -> dict[tuple[int, int], Level]:
+    """Every level of a batch of photos, by number of the photo and of the level.
 
     Args:
-        photo_1CHW: float32, (1, 3, H, W).
-        windows_N4: int64, (N, 4), first column, first row, end column, end row; none empty, all inside the photo.
-        side_px: side of the crops.
+        sizes_P2: int64, (P, 2), height and width of each photo; a level has floor(side * scale + 1) pixels a side.
+        min_face_px: of the smallest face that can be found.
+        pyramid_factor: size of a level relative to the one before.
     """
-    crops = [
-        functional.interpolate(photo_1CHW[:, :, y1:y2, x1:x2], size=(side_px, side_px), mode="area")
-        for x1, y1, x2, y2 in windows_N4.tolist()
-    ]
-    # The layout is fixed, since another one changes the nets' last digits, and by them the winner among nearly equal boxes.
-    return torch.cat(crops).contiguous()
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    """Pixels as the nets want them: (pixel - 127.5) / 128."""
-    return (pixels - 127.5) * 0.0078125
+    levels = {}
+    for photo, (height, width) in enumerate(sizes_P2.tolist()):
+        scales = pyramid_scales(height, width, min_face_px=min_face_px, pyramid_factor=pyramid_factor)
+        for number, scale in enumerate(scales):
+            rows, columns = (span(side, int(side * scale + 1)) for side in (height, width))
+            levels[photo, number] = Level(scale=scale, rows=rows, columns=columns)
+    return levels

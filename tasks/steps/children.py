@@ -27,7 +27,16 @@ _waiting: set[Any] = set()
 
 
 class ChildDiedError(LookalikeError):
-    """A child process died (killed, out of memory, crashed in a library); the call can be tried again."""
+    """A child process died (killed, out of memory, crashed in a library); the call can be tried again.
+
+    Args:
+        message: one sentence.
+        exitcode: the process's; minus the signal's number where one killed it.
+    """
+
+    def __init__(self, message: str, exitcode: int = 0) -> None:
+        super().__init__(message)
+        self.exitcode = exitcode
 
 
 @contextlib.contextmanager
@@ -69,7 +78,7 @@ def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
         result: R = future.result()
     except pebble.ProcessExpired as error:
         name = getattr(function, "__name__", "a step")
-        raise ChildDiedError(f"the process that ran {name} died with exit code {error.exitcode}") from error
+        raise ChildDiedError(f"the process that ran {name} died with exit code {error.exitcode}", error.exitcode) from error
     except CancelledError as error:
         raise ChildDiedError("the process was stopped before it was done") from error
     finally:

@@ -90,13 +90,13 @@ def _section(answer: Answer, *, store: str, person: str | None) -> _Section:
 
 def _asked_cell(face: AskedFace, answer: Answer, *, n: int, person: str | None) -> _Cell:
     name = person or (f"face {n}" if len(answer.faces) > 1 else os.path.basename(answer.image))
-    return _Cell(picture=_thumbnail(face.crop), name=name, detail="asked", title=answer.image)
+    return _Cell(picture=_thumbnail(face.crop, face.rotation), name=name, detail="asked", title=answer.image)
 
 
 def _match_cell(match: Match, crop: bytes, *, person: str | None) -> _Cell:
     more = f" and {len(match.uris) - 1} more" if len(match.uris) > 1 else ""
     return _Cell(
-        picture=_thumbnail(crop),
+        picture=_thumbnail(crop, match.rotation),
         name=match.label or os.path.basename(match.uri),
         detail=f"{match.cosine:.3f}",
         title=match.uri + more,
@@ -104,12 +104,13 @@ def _match_cell(match: Match, crop: bytes, *, person: str | None) -> _Cell:
     )
 
 
-def _thumbnail(crop: bytes) -> bytes:
+def _thumbnail(crop: bytes, rotation: int) -> bytes:
+    """The middle of a crop, turned so that its face is upright."""
     with Image.open(io.BytesIO(crop)) as image:
         side = image.width
         middle = image.crop((side // 8, side // 8, side - side // 8, side - side // 8))
     middle.thumbnail((_THUMB_PX, _THUMB_PX))
-    return _jpeg(middle)
+    return _jpeg(middle.rotate(rotation, expand=True))
 
 
 def _boxed(answer: Answer) -> bytes:

@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from models.crop import CropSettings
-from models.mtcnn.cascade import ALGORITHM_VERSION, CascadeSettings
+from models.detection import DetectionSettings
+from models.mtcnn.cascade import ALGORITHM_VERSION
 from models.photo import PhotoLimits
 from store.fingerprints import short_hash
 
@@ -16,12 +17,12 @@ class Contract:
     """Detector settings, crop geometry, limits and the algorithm's version; device and runtime are no part of it.
 
     Attributes:
-        cascade: the detector's settings.
+        detection: how photos are searched for faces, the detector's settings among it.
         crop: the stored crop's geometry and quality.
         limits: what is refused before it is decoded.
     """
 
-    cascade: CascadeSettings = field(default_factory=CascadeSettings)
+    detection: DetectionSettings = field(default_factory=DetectionSettings)
     crop: CropSettings = field(default_factory=CropSettings)
     limits: PhotoLimits = field(default_factory=PhotoLimits)
 
@@ -30,7 +31,7 @@ class Contract:
         """What the id is hashed from."""
         return {
             "algorithm_version": ALGORITHM_VERSION,
-            "cascade": asdict(self.cascade),
+            "detection": asdict(self.detection),
             "crop": asdict(self.crop),
             "limits": asdict(self.limits),
         }

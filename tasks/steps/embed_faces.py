@@ -63,7 +63,7 @@ def embed_faces(
         storage,
         contract=contract,
         shard=name,
-        columns=["face_id", "photo_sha256", "box", "landmarks", "crop", "crop_origin", "crop_scale"],
+        columns=["face_id", "photo_sha256", "box", "landmarks", "rotation", "crop", "crop_origin", "crop_scale"],
     )
     extents = _photo_sizes(read_photos(storage, contract=contract, shard=name))
     embeddings_ND = np.zeros((faces.num_rows, encoder.dimension), dtype=np.float32)
@@ -84,7 +84,7 @@ def face_input_of_row(row: dict[str, Any], card: EncoderCard, *, photo_size: tup
     """An encoder's input made from a stored crop.
 
     Args:
-        row: crop, crop_origin, crop_scale, box and landmarks of one face, as stored.
+        row: crop, crop_origin, crop_scale, box, landmarks and rotation of one face, as stored.
         card: the encoder's.
         photo_size: width and height of the photo; beyond them the crop is black.
 
@@ -108,6 +108,7 @@ def face_input_of_row(row: dict[str, Any], card: EncoderCard, *, photo_size: tup
         height=card.input.height,
         width=card.input.width,
         extent=crop.photo_extent(photo_height=photo_height, photo_width=photo_width),
+        rotation=int(row["rotation"] or 0),
     )
 
 

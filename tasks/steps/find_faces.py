@@ -1,30 +1,42 @@
-"""Find and align the faces of one shard: photos in, rows and crops out."""
+"""Find and align the faces of one shard: photos in, rows and crops out.
 
+Photos are read ahead of time, decoded one after another behind the wall, searched together in full batches, and let go.
+What a worker holds at once is bounded, whatever the photos are.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
-from models.crop import cut_crop, encode_crop
-from models.mtcnn.cascade import Face, detect_faces
-from models.mtcnn.nets import CascadeNets, load_cascade_nets
-from models.photo import Photo, PhotoRefused, read_photo
-from models.quality import measure_quality
+from models.detection import find_in_photos
+from models.mtcnn.nets import CascadeNets
+from models.photo import Photo, PhotoRefused, full_pixels, read_photo
 from store.errors import LookalikeError
-from store.fingerprints import face_ids, sha256_hex
+from store.fingerprints import sha256_hex
 from store.layout import open_store
 from store.refs import ArtifactRef
 from store.schemas import FACES, LISTING, PHOTOS, from_parquet
 from store.shards import commit_shard, find_shard
 from store.sources import read_uri
 from tasks.steps.contract import Contract
+from tasks.steps.photo_faces import load_nets, rows_of_faces
+from tasks.steps.wall import OPEN, Wall
 
-__all__ = ["FIND_FACES_VERSION", "FoundFaces", "find_faces", "load_nets", "rows_of_faces", "shard_of"]
+__all__ = ["FIND_FACES_VERSION", "FoundFaces", "find_faces", "shard_of"]
 
-FIND_FACES_VERSION = 1
+FIND_FACES_VERSION = 2
 """Raised in the commit that changes what a shard holds."""
+
+_GROUP_PHOTOS = 32
+_GROUP_BYTES = 64 * 2**20
+_UNKNOWN_BYTES = 8 * 2**20  # what a photo of unlisted size counts as
+_BATCH_PIXELS = 24_000_000
+_READERS = 16
+_OF_THE_BYTES = ("width", "height", "exif_orientation", "rotation_used", "status", "reason", "num_faces")
 
 Row = dict[str, Any]
 
@@ -47,7 +59,9 @@ def shard_of(ref: ArtifactRef) -> str:
     return PurePosixPath(ref.uri).stem
 
 
-def find_faces(request: ArtifactRef, *, store: str, contract: Contract, device: str = "cpu") -> FoundFaces:
+def find_faces(
+    request: ArtifactRef, *, store: str, contract: Contract, device: str = "cpu", wall: Wall = OPEN
+) -> FoundFaces:
     """Find every face of a shard's photos and commit the shard; nothing is done where it is committed.
 
     Args:
@@ -55,6 +69,7 @@ def find_faces(request: ArtifactRef, *, store: str, contract: Contract, device: 
         store: its uri.
         contract: what faces are found by.
         device: of the nets.
+        wall: around the decoding of each photo; photos it has condemned are not touched again.
     """
     storage = open_store(store, create=True)
     shard = shard_of(request)
@@ -62,14 +77,7 @@ def find_faces(request: ArtifactRef, *, store: str, contract: Contract, device: 
         return FoundFaces(shard=there, computed=False)
     data = storage.read(storage.path_of(request.uri), sha256=request.sha256)
     listed: list[Row] = from_parquet(data, LISTING, where=request.uri).to_pylist()
-    nets = load_nets(device)
-    photo_rows: list[Row] = []
-    face_rows: list[Row] = []
-    seen: dict[str, Row] = {}
-    for row in listed:
-        photo_row, faces = _rows_of_photo(row, nets=nets, contract=contract, seen=seen)
-        photo_rows.append(photo_row)
-        face_rows += faces
+    photo_rows, face_rows = _Search(contract, load_nets(device), wall).rows_of(listed)
     if len(photo_rows) != request.rows:
         raise LookalikeError(f"shard {shard} lost photos: {request.rows} listed, {len(photo_rows)} rows")
     committed = commit_shard(
@@ -82,17 +90,107 @@ def find_faces(request: ArtifactRef, *, store: str, contract: Contract, device: 
     return FoundFaces(shard=committed, computed=True)
 
 
-@lru_cache(maxsize=1)
-def load_nets(device: str) -> CascadeNets:
-    """The detector's nets, loaded once a process."""
-    return load_cascade_nets(device)
+@dataclass(eq=False)
+class _Opened:
+    """A photo that was decoded, and what is needed to cut its crops."""
+
+    number: int
+    row: Row
+    data: bytes
+    photo: Photo
+
+    @property
+    def held_px(self) -> int:
+        full = self.photo.full
+        held = self.photo.pixels.size if full is None or full is self.photo.pixels else full.size
+        return held // 3
 
 
-def _rows_of_photo(
-    listed: Row, *, nets: CascadeNets, contract: Contract, seen: dict[str, Row]
-) -> tuple[Row, list[Row]]:
-    """The row of one photo and the rows of its faces; equal bytes met before in the shard give no faces again."""
-    row: Row = {
+class _Search:
+    """One shard's photos on their way to rows."""
+
+    def __init__(self, contract: Contract, nets: CascadeNets, wall: Wall) -> None:
+        self._contract, self._nets, self._wall = contract, nets, wall
+        self._faces: dict[int, list[Row]] = {}
+        self._first: dict[str, Row] = {}
+        self._twins: list[tuple[Row, Row]] = []
+
+    def rows_of(self, listed: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+        """Rows of the photos and of their faces, in the order of the listing."""
+        limit = self._contract.limits.max_bytes
+        rows = [_row_as_listed(row, limit) for row in listed]
+        with ThreadPoolExecutor(_READERS) as readers:
+            groups = _groups(listed, max_bytes=limit)
+            reading = _start_reading(next(groups, []), listed, limit, readers)
+            while reading:
+                opened: list[_Opened] = []
+                wait(future for _, future in reading)  # nothing else takes memory while photos are decoded
+                for number, future in reading:
+                    one = self._open(number, rows[number], listed[number], future)
+                    if one is None:
+                        continue
+                    if opened and sum(o.held_px for o in opened) + one.held_px > _BATCH_PIXELS:
+                        self._search(opened)
+                        opened = []
+                    opened.append(one)
+                reading = _start_reading(next(groups, []), listed, limit, readers)
+                self._search(opened)
+        for twin, first in self._twins:
+            twin.update({name: first.get(name) for name in _OF_THE_BYTES})
+        return rows, [face for number in sorted(self._faces) for face in self._faces[number]]
+
+    def _open(self, number: int, row: Row, listed: Row, reading: Future[bytes]) -> _Opened | None:
+        """The photo, or None where its row is complete."""
+        if (error := reading.exception()) is not None:  # the photo is tried again by a later build
+            return _refuse(row, "failed", _why_unread(error))
+        data = reading.result()
+        limit = self._contract.limits.max_bytes
+        if len(data) > limit:
+            return _refuse(row, "too_large", f"the file has more than {limit} bytes, the limit")
+        if listed["size"] and len(data) != listed["size"]:
+            return _refuse(
+                row, "failed", f"the file changed: {listed['size']} bytes were listed, {len(data)} were read"
+            )
+        sha256 = sha256_hex(data)
+        row |= {"photo_sha256": sha256, "bytes": len(data)}
+        if (first := self._first.setdefault(sha256, row)) is not row:
+            self._twins.append((row, first))
+            return None
+        if (reason := self._wall.verdict(number)) is not None:
+            return _refuse(row, "unreadable", reason)
+        try:
+            with self._wall.around(number):
+                photo = read_photo(data, limits=self._contract.limits, max_side_px=self._contract.detection.max_side_px)
+        except PhotoRefused as refused:
+            return _refuse(row, refused.status, refused.reason)
+        return _Opened(number, row, data, photo)
+
+    def _search(self, opened: list[_Opened]) -> None:
+        """Find the faces of a batch and complete its photos' rows."""
+        found = find_in_photos([one.photo for one in opened], nets=self._nets, settings=self._contract.detection)
+        for one, faces in zip(opened, found, strict=True):
+            row, photo = one.row, one.photo
+            row |= {
+                "width": photo.full_width,
+                "height": photo.full_height,
+                "exif_orientation": photo.exif_orientation,
+            }
+            if not faces.faces:
+                _refuse(row, "no_face", "no face was found")
+                continue
+            try:
+                with self._wall.around(one.number):
+                    pixels_HWC = full_pixels(photo, one.data, limits=self._contract.limits)
+            except PhotoRefused as refused:  # its small version could be decoded, the full one not
+                _refuse(row, refused.status, refused.reason)
+                continue
+            row |= {"status": "indexed", "num_faces": len(faces.faces), "rotation_used": faces.rotation}
+            self._faces[one.number] = rows_of_faces(row, pixels_HWC, faces, contract=self._contract)
+
+
+def _row_as_listed(listed: Row, limit: int) -> Row:
+    """A photo's row before it is read, complete where the photo is too large to be."""
+    row = {
         "uri": listed["uri"],
         "bytes": listed["size"],
         "etag": listed["etag"],
@@ -100,58 +198,41 @@ def _rows_of_photo(
         "num_faces": 0,
         "rotation_used": 0,
     }
-    try:
-        data = read_uri(str(listed["uri"]), max_bytes=contract.limits.max_bytes)
-    except Exception as error:  # every backend has its own kinds; the photo is tried again by a later build
-        return {**row, "status": "failed", "reason": f"cannot be read: {type(error).__name__}"}, []
-    if len(data) <= contract.limits.max_bytes:  # otherwise these are not all its bytes
-        row |= {"photo_sha256": sha256_hex(data), "bytes": len(data)}
-    if row.get("photo_sha256") and (twin := seen.get(str(row["photo_sha256"]))) is not None:
-        shared = ("width", "height", "exif_orientation", "rotation_used", "status", "reason", "num_faces")
-        return row | {name: twin.get(name) for name in shared}, []
-    try:
-        photo = read_photo(data, limits=contract.limits)
-    except PhotoRefused as refused:
-        row |= {"status": refused.status, "reason": refused.reason}
-        if row.get("photo_sha256"):
-            seen[str(row["photo_sha256"])] = row
-        return row, []
-    faces = detect_faces(photo.pixels, nets=nets, settings=contract.cascade)
-    row |= {
-        "width": photo.width,
-        "height": photo.height,
-        "exif_orientation": photo.exif_orientation,
-        "num_faces": len(faces),
-        "status": "indexed" if faces else "no_face",
-        "reason": None if faces else "no face was found",
-    }
-    seen[str(row["photo_sha256"])] = row
-    return row, rows_of_faces(row, photo, faces, contract=contract)
+    if listed["size"] > limit:
+        _refuse(row, "too_large", f"the file has {listed['size']} bytes, the limit is {limit}")
+    return row
 
 
-def rows_of_faces(photo_row: Row, photo: Photo, faces: list[Face], *, contract: Contract) -> list[Row]:
-    """FACES rows of one photo's faces, in their order; `photo_row` gives photo_sha256 and uri."""
-    sha256 = str(photo_row["photo_sha256"])
-    ids = face_ids(sha256, [face.box.tolist() for face in faces])
-    rows = []
-    for identity, face in zip(ids, faces, strict=True):
-        crop = cut_crop(photo.pixels, face.box, settings=contract.crop)
-        quality = measure_quality(photo.pixels, face.box, face.landmarks)
-        rows.append(
-            {
-                "face_id": identity,
-                "photo_sha256": sha256,
-                "uri": photo_row["uri"],
-                "box": face.box.tolist(),
-                "landmarks": face.landmarks.reshape(-1).tolist(),
-                "score": face.score,
-                "face_px": quality.face_px,
-                "sharpness": quality.sharpness,
-                "brightness": quality.brightness,
-                "frontality": quality.frontality,
-                "crop": encode_crop(crop, settings=contract.crop),
-                "crop_origin": crop.origin.tolist(),
-                "crop_scale": crop.scale,
-            }
-        )
-    return rows
+def _refuse(row: Row, status: str, reason: str) -> None:
+    row |= {"status": status, "reason": reason}
+
+
+def _groups(listed: Sequence[Row], *, max_bytes: int) -> Iterator[list[int]]:
+    """Numbers of the photos that are read at a time: some tens, and not too many bytes; too large ones are left out."""
+    group: list[int] = []
+    held = 0
+    for number, row in enumerate(listed):
+        size = int(row["size"]) or _UNKNOWN_BYTES
+        if size > max_bytes:
+            continue
+        if group and (len(group) == _GROUP_PHOTOS or held + size > _GROUP_BYTES):
+            yield group
+            group, held = [], 0
+        group.append(number)
+        held += size
+    if group:
+        yield group
+
+
+def _start_reading(
+    numbers: Sequence[int], listed: Sequence[Row], limit: int, readers: ThreadPoolExecutor
+) -> list[tuple[int, Future[bytes]]]:
+    """Start to read a group, each photo at most one byte further than it was listed, or may be."""
+    return [
+        (n, readers.submit(read_uri, str(listed[n]["uri"]), max_bytes=int(listed[n]["size"]) or limit)) for n in numbers
+    ]
+
+
+def _why_unread(error: BaseException) -> str:
+    """One line; lookalike's own errors say it themselves."""
+    return f"cannot be read: {error if isinstance(error, LookalikeError) else type(error).__name__}"

@@ -131,7 +131,8 @@ def plan_build(
     for attempt, shard, members in _shards_to_make(storage, found, contract=contract.id, shard_photos=shard_photos):
         rows += [{**m, "shard": shard, "attempt": attempt} for m in members]
         there = storage.exists(photos_path(contract.id, shard))
-        (finished if there else requests).append(_write_rows(storage, request_path(shard), members, LISTING))
+        asked = [{**m, "source": None} for m in members]  # equal for all plans that want this shard
+        (finished if there else requests).append(_write_rows(storage, request_path(shard), asked, LISTING))
     rows.sort(key=lambda r: str(r["uri"]))
     manifest = parent.manifest if parent else None
     made_otherwise = manifest is None or manifest.contract.id != contract.id

@@ -1,15 +1,17 @@
 """Ask a version who is in a photo: for each face in it, the most similar faces known."""
 
 import io
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from models.mtcnn.cascade import detect_faces
-from models.photo import PhotoLimits, PhotoRefused, read_photo
+from models.detection import find_in_photos
+from models.photo import PhotoRefused, full_pixels, read_photo
 from store.errors import QueryError
 from store.fingerprints import sha256_hex
 from store.index_file import index_size, load_index, search
@@ -21,12 +23,14 @@ from store.storage import Storage, normalise_uri
 from store.versions import PublishedVersion, read_file, read_version
 from tasks.steps.contract import Contract
 from tasks.steps.embed_faces import face_input_of_row
-from tasks.steps.find_faces import load_nets, rows_of_faces
+from tasks.steps.photo_faces import load_nets, rows_of_faces
 from tasks.steps.resolve_encoder import load_stored_encoder
+from tasks.steps.wall import PhotoKilledError, run_once_behind_wall
 
 __all__ = ["Answer", "AskedFace", "Match", "query_photo", "read_crops"]
 
 Row = dict[str, Any]
+T = TypeVar("T")
 _SHOWN_PX = 900
 
 
@@ -42,6 +46,7 @@ class Match:
         box: x1, y1, x2, y2 in pixels of that photo.
         cosine: in [-1, 1].
         same_person: probability in [0, 1]; None while the version is not calibrated.
+        rotation: degrees counter-clockwise by which that photo was turned before the face was found.
         shard: that holds its crop.
     """
 
@@ -52,15 +57,27 @@ class Match:
     box: tuple[float, ...]
     cosine: float
     same_person: float | None
+    rotation: int
     shard: str
 
 
 @dataclass(frozen=True)
 class AskedFace:
-    """A face of the photo asked with, and its matches by falling cosine."""
+    """A face of the photo asked with, and its matches by falling cosine.
+
+    Attributes:
+        box: x1, y1, x2, y2 in pixels of the upright photo.
+        score: the detector's.
+        rotation: degrees counter-clockwise by which the photo was turned before the face was found.
+        quality: in [0, 1].
+        crop: JPEG bytes.
+        matches: at most k.
+    """
 
     box: tuple[float, ...]
     score: float
+    rotation: int
+    quality: float | None
     crop: bytes
     matches: tuple[Match, ...]
 
@@ -94,6 +111,8 @@ class Answer:
                 {
                     "box": list(face.box),
                     "score": face.score,
+                    "rotation": face.rotation,
+                    "quality": face.quality,
                     "matches": [{k: v for k, v in asdict(m).items() if k != "shard"} for m in face.matches],
                 }
                 for face in self.faces
@@ -133,25 +152,28 @@ def query_photo(
     uri = normalise_uri(image)
     contract = Contract()
     data = read_asked(image, max_bytes=contract.limits.max_bytes)
-    try:
-        photo = read_photo(data, limits=PhotoLimits())
-    except PhotoRefused as refused:
-        raise QueryError(f"{uri} cannot be asked with: {refused.reason}") from refused
-    found = detect_faces(photo.pixels, nets=load_nets(device), settings=contract.cascade)
-    if not found:
+    photo = _decoded(read_photo, data, uri=uri, limits=contract.limits, max_side_px=contract.detection.max_side_px)
+    found = find_in_photos([photo], nets=load_nets(device), settings=contract.detection)[0]
+    size = (photo.full_width, photo.full_height)
+    if not found.faces:
+        smallest = contract.detection.cascade.min_face_px * max(1.0, max(size) / contract.detection.max_side_px)
         raise QueryError(
-            f"no face was found in {uri} ({photo.width} x {photo.height} pixels): "
-            f"give a photo with an upright face of at least {contract.cascade.min_face_px} pixels"
+            f"no face was found in {uri} ({size[0]} x {size[1]} pixels): "
+            f"give a photo with a face of at least {math.ceil(smallest)} pixels"
         )
-    rows = rows_of_faces({"photo_sha256": sha256_hex(data), "uri": uri}, photo, found, contract=contract)
+    pixels = (
+        photo.full if photo.full is not None else _decoded(full_pixels, photo, data, uri=uri, limits=contract.limits)
+    )
+    rows = rows_of_faces({"photo_sha256": sha256_hex(data), "uri": uri}, pixels, found, contract=contract)
     net = _encoder(storage.uri, opened.version.manifest.encoder.id, device)
-    size = (photo.width, photo.height)
     inputs = np.stack([face_input_of_row(row, net.card, photo_size=size) for row in rows])
     cosines, ids = search(opened.index, net.embed(inputs), k=k)
     faces = tuple(
         AskedFace(
             box=tuple(round(float(side), 2) for side in row["box"]),
             score=round(float(row["score"]), 4),
+            rotation=row["rotation"],
+            quality=None if row["quality"] is None else round(float(row["quality"]), 4),
             crop=row["crop"],
             matches=tuple(_match(opened, int(i), float(c)) for i, c in zip(ids[n], cosines[n], strict=True)),
         )
@@ -165,6 +187,16 @@ def query_photo(
         contract=opened.version.manifest.contract.id,
         faces=faces,
     )
+
+
+def _decoded(decode: Callable[..., T], *args: Any, uri: str, **kwargs: Any) -> T:
+    """Decode a stranger's photo in a process of its own."""
+    try:
+        return run_once_behind_wall(decode, *args, **kwargs)
+    except PhotoRefused as refused:
+        raise QueryError(f"{uri} cannot be asked with: {refused.reason}") from refused
+    except PhotoKilledError as killed:
+        raise QueryError(f"{uri} cannot be asked with: {killed}") from killed
 
 
 def read_crops(answer: Answer, *, store: str) -> dict[str, bytes]:
@@ -227,6 +259,7 @@ def _match(opened: _OpenVersion, identity: int, cosine: float) -> Match:
         box=tuple(round(float(side), 2) for side in row["box"]),
         cosine=round(max(-1.0, min(1.0, cosine)), 6),
         same_person=None,
+        rotation=int(row["rotation"] or 0),
         shard=row["shard"],
     )
 

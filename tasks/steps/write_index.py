@@ -30,7 +30,7 @@ DRAFT = "draft.json"
 """The manifest of a version that is not checked yet, beside its files."""
 
 _EXACT = "exact search: every face is compared with the query; nothing approximate has to prove itself at this size"
-_LIBRARIES = ("faiss-cpu", "numpy", "onnxruntime", "pillow", "prefect", "pyarrow", "torch")
+_LIBRARIES = ("faiss-cpu", "numpy", "onnxruntime", "openvino", "pillow", "pillow-heif", "prefect", "pyarrow", "torch")
 _SHOWN = [n for n in VERSION_FACES.names if n not in {"uris", "label", "shard"}]
 
 

@@ -49,6 +49,7 @@ def key_of(**changes):
 
 
 def test_the_cache_key_of_a_shard_follows_its_name_its_store_its_contract_and_the_step_s_version(monkeypatch):
+    from models.detection import DetectionSettings
     from models.mtcnn.cascade import CascadeSettings
 
     other = ArtifactRef(uri="/s/runs/requests/ffffffffffffffffffffffffffffffff.parquet", sha256="0" * 64, rows=3)
@@ -56,7 +57,7 @@ def test_the_cache_key_of_a_shard_follows_its_name_its_store_its_contract_and_th
         key_of(),
         key_of(request=other),
         key_of(store="/t"),
-        key_of(contract=Contract(cascade=CascadeSettings(min_face_px=40))),
+        key_of(contract=Contract(detection=DetectionSettings(cascade=CascadeSettings(min_face_px=40)))),
     ]
     monkeypatch.setattr(policies, "FIND_FACES_VERSION", step.FIND_FACES_VERSION + 1)
     keys.append(key_of())

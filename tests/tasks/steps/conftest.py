@@ -1,5 +1,5 @@
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from models.mtcnn.cascade import CascadeSettings, Face
+from models.detection import DetectionSettings, PhotoFaces
+from models.mtcnn.cascade import Face
 from models.mtcnn.nets import CascadeNets
+from models.photo import Photo
 from store.refs import ArtifactRef
 from tasks.steps.check_version import check_version
 from tasks.steps.contract import Contract
@@ -105,7 +107,12 @@ def built(built_store: tuple[Path, EncoderRef], tmp_path: Path) -> Builder:
 def easy_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     """A detector that needs no face: the middle half of a picture, but of a black one nothing."""
 
-    def detect(photo_HWC: Any, *, nets: CascadeNets, settings: CascadeSettings) -> list[Face]:
+    def detect(
+        photos: Sequence[Photo], *, nets: CascadeNets, settings: DetectionSettings
+    ) -> list[PhotoFaces]:
+        return [PhotoFaces(faces=detect_one(photo.pixels), rotation=0) for photo in photos]
+
+    def detect_one(photo_HWC: Any) -> list[Face]:
         if not photo_HWC.any():
             return []
         h, w = photo_HWC.shape[:2]
@@ -113,7 +120,7 @@ def easy_faces(monkeypatch: pytest.MonkeyPatch) -> None:
         box = np.array([w / 4, h / 4, 3 * w / 4, 3 * h / 4], np.float32)
         return [Face(box=box, score=0.9, landmarks=landmarks.astype(np.float32))]
 
-    monkeypatch.setattr("tasks.steps.find_faces.detect_faces", detect)
+    monkeypatch.setattr("tasks.steps.find_faces.find_in_photos", detect)
 
 
 @pytest.fixture(scope="session")

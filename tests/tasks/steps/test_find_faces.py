@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from models.crop import Crop, decode_crop
+from models.detection import DetectionSettings
 from models.mtcnn.cascade import CascadeSettings, detect_faces
 from models.photo import PhotoLimits, read_photo
 from store.errors import ArtifactError
@@ -17,7 +18,8 @@ from store.layout import open_store
 from store.refs import ArtifactRef
 from store.shards import read_faces, read_photos
 from tasks.steps.contract import Contract
-from tasks.steps.find_faces import find_faces, load_nets, shard_of
+from tasks.steps.find_faces import find_faces, shard_of
+from tasks.steps.photo_faces import load_nets
 
 Row = dict[str, Any]
 
@@ -162,7 +164,9 @@ def test_every_setting_of_a_contract_is_in_its_id() -> None:
 
     contracts = [
         Contract(),
-        Contract(cascade=CascadeSettings(thresholds=(0.6, 0.7, 0.8))),
+        Contract(detection=DetectionSettings(cascade=CascadeSettings(thresholds=(0.6, 0.7, 0.8)))),
+        Contract(detection=DetectionSettings(max_side_px=1000)),
+        Contract(detection=DetectionSettings(rotations=())),
         Contract(crop=CropSettings(jpeg_quality=90)),
         Contract(limits=PhotoLimits(min_side_px=21)),
     ]

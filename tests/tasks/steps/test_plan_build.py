@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from models.detection import DetectionSettings
 from models.mtcnn.cascade import CascadeSettings
 from store.errors import ArtifactError
 from store.layout import open_store
@@ -180,7 +181,7 @@ def test_labels_are_taken_when_asked_and_kept_for_later_builds_of_that_source(
 def test_another_contract_plans_every_photo_again_of_other_sources_too(builder: Any, photos: Path) -> None:
     builder.build(photos / "p0")
     builder.build(photos / "p1")
-    other = replace(builder, contract=Contract(cascade=CascadeSettings(min_face_px=30)))
+    other = replace(builder, contract=Contract(detection=DetectionSettings(cascade=CascadeSettings(min_face_px=30))))
     plan = other.plan(photos / "p1")
     assert nonzero(plan) == {"unchanged": 4}
     assert plan.needed

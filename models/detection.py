@@ -1,0 +1,115 @@
+"""Finding faces in photos as they come: of any size, and lying on any side.
+
+Frames: faces are given in pixels of the photo at full size, upright by its EXIF data, before any further turn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from models.mtcnn.cascade import CascadeSettings, Face, detect_faces_in_batch
+from models.mtcnn.nets import CascadeNets
+from models.photo import Photo
+from models.rotation import turn, turn_boxes_back, turn_points_back
+
+__all__ = ["DetectionSettings", "PhotoFaces", "find_in_photos"]
+
+UInt8Array = npt.NDArray[np.uint8]
+
+_SIDEWAYS_AT_A_TIME = 8
+
+
+@dataclass(frozen=True)
+class DetectionSettings:
+    """How photos are searched.
+
+    Args:
+        max_side_px: a photo whose longer side is longer is shrunk to it for the search, at least 64; its faces are cut
+            from the photo at full size. The smallest face that can be found then grows along.
+        rotations: degrees counter-clockwise by which a photo without an upright face is turned and searched again.
+        cascade: the detector's settings, in pixels of the photo as it is searched.
+
+    Raises:
+        ValueError: a value is out of range; the message names it.
+    """
+
+    max_side_px: int = 2000
+    rotations: tuple[int, ...] = (90, 180, 270)
+    cascade: CascadeSettings = field(default_factory=CascadeSettings)
+
+    def __post_init__(self) -> None:
+        if self.max_side_px < 64:
+            raise ValueError(f"max_side_px must be at least 64, got {self.max_side_px!r}")
+        if not set(self.rotations) <= {90, 180, 270}:
+            raise ValueError(f"rotations must be of 90, 180 and 270 degrees, got {self.rotations!r}")
+
+
+@dataclass(frozen=True)
+class PhotoFaces:
+    """A photo's faces by falling score, and the turn in degrees counter-clockwise after which they were found."""
+
+    faces: list[Face]
+    rotation: int
+
+
+def find_in_photos(photos: Sequence[Photo], *, nets: CascadeNets, settings: DetectionSettings) -> list[PhotoFaces]:
+    """Find every face of every photo, in full batches.
+
+    A photo in which no upright face is found is searched turned by each of the rotations; the turn that shows the face
+    with the highest score is taken, of equal ones the one that shows more face.
+
+    Args:
+        photos: as `read_photo` gives them, at most max_side_px long.
+        nets: PNet, RNet and ONet on one device.
+        settings: what to look for.
+    """
+    upright = detect_faces_in_batch([photo.pixels for photo in photos], nets=nets, settings=settings.cascade)
+    found = [PhotoFaces(faces, rotation=0) for faces in upright]
+    empty = [number for number, faces in enumerate(upright) if not faces]
+    for start in range(0, len(empty), _SIDEWAYS_AT_A_TIME):
+        numbers = empty[start : start + _SIDEWAYS_AT_A_TIME]
+        turned = _find_turned([photos[number].pixels for number in numbers], nets=nets, settings=settings)
+        for number, best in zip(numbers, turned, strict=True):
+            found[number] = best
+    return [
+        PhotoFaces([_at_full_size(face, photo) for face in one.faces], one.rotation)
+        for one, photo in zip(found, photos, strict=True)
+    ]
+
+
+def _find_turned(photos: Sequence[UInt8Array], *, nets: CascadeNets, settings: DetectionSettings) -> list[PhotoFaces]:
+    """The best turn of each photo."""
+    turns = [[turn(photo, rotation) for photo in photos] for rotation in settings.rotations]
+    results = [PhotoFaces([], rotation=0)] * len(photos)
+    for rotation, turned in zip(settings.rotations, turns, strict=True):
+        every = detect_faces_in_batch(turned, nets=nets, settings=settings.cascade)
+        for number, (faces, photo) in enumerate(zip(every, photos, strict=True)):
+            if faces and (not results[number].faces or _conviction(faces) > _conviction(results[number].faces)):
+                back = [_turned_back(face, rotation, photo) for face in faces]
+                results[number] = PhotoFaces(back, rotation=rotation)
+    return results
+
+
+def _conviction(faces: list[Face]) -> tuple[float, float]:
+    """The highest score, rounded so that another runtime comes to the same, and the area of all boxes."""
+    sides = [np.maximum(face.box[2:] - face.box[:2], 0) for face in faces]
+    return round(max(face.score for face in faces), 3), float(sum(np.prod(side) for side in sides))
+
+
+def _turned_back(face: Face, rotation: int, photo_HWC: UInt8Array) -> Face:
+    height, width = photo_HWC.shape[:2]
+    box = turn_boxes_back(face.box[None], rotation, height=height, width=width)[0]
+    landmarks = turn_points_back(face.landmarks, rotation, height=height, width=width)
+    return Face(box=box.astype(np.float32), score=face.score, landmarks=landmarks.astype(np.float32))
+
+
+def _at_full_size(face: Face, photo: Photo) -> Face:
+    """The face in pixels of the whole photo; landmarks count from pixels' centres, boxes from their corners."""
+    if (photo.width, photo.height) == (photo.full_width, photo.full_height):
+        return face
+    scale_2 = np.array([photo.full_width / photo.width, photo.full_height / photo.height])
+    box = face.box * np.tile(scale_2, 2)
+    landmarks = (face.landmarks + 0.5) * scale_2 - 0.5
+    return Face(box=box.astype(np.float32), score=face.score, landmarks=landmarks.astype(np.float32))
