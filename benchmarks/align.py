@@ -199,7 +199,8 @@ def _speed(images: Sequence[UInt8Array], peer: Any, nets: CascadeNets, *, device
     same_size = [image for image in images if image.shape == images[0].shape]
     batches = [same_size[start : start + _BATCH] for start in range(0, len(same_size) - _BATCH + 1, _BATCH)]
     pictures = [[Image.fromarray(image) for image in batch] for batch in batches]
-    _align_with_peer(pictures[0], peer), _align(batches[0], nets)
+    _align_with_peer(pictures[0], peer)
+    _align(batches[0], nets)
     clock = _Clock.new(device)
     for _ in range(rounds):
         for batch, opened in zip(batches, pictures, strict=True):

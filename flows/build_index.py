@@ -36,7 +36,7 @@ def build_index(
     Shards that are stored already are not computed again; with nothing new, nothing is published.
 
     Args:
-        source: a folder, an s3:// prefix, or a .txt file with a path or url a line.
+        source: a folder, a glob, an s3:// prefix or other fsspec url, or a list (.txt, .csv, .parquet) of paths and urls.
         store: a folder or an s3:// prefix; made when it is missing.
         encoder: a published encoder's name, an id in the store, or the path of an .onnx file with its card beside it.
         labels: "folder" takes the name of a photo's folder as the person's name.

@@ -22,7 +22,22 @@ UInt8Array = npt.NDArray[np.uint8]
 RefusalStatus = Literal["unreadable", "too_large", "too_small"]
 
 SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".hif"}
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".hif",
+    }
 )
 """Suffixes of the files that are read, in lower case. What a file really holds is found from its bytes."""
 
@@ -171,7 +186,7 @@ def require_rgb(image_HWC: UInt8Array, *, where: str) -> None:
 
 
 def _decode(data: bytes, limits: PhotoLimits, max_side_px: int | None) -> Photo:
-    formats = _FORMATS
+    formats: tuple[str, ...] = _FORMATS
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
         _register_heif()
         formats = ("AVIF", "HEIF")

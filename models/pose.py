@@ -48,6 +48,6 @@ def estimate_pose(landmarks_N52: npt.ArrayLike) -> FloatArray:
     up_N = looks_x * np.sin(roll_N) - looks_y * np.cos(roll_N)
     yaw_N = np.arctan2(along_N, np.abs(ahead_N3[:, 2]))
     pitch_N = np.arctan2(up_N, np.hypot(along_N, ahead_N3[:, 2]))
-    pose_N3 = np.degrees(np.stack([yaw_N, pitch_N, roll_N], axis=1))
+    pose_N3: FloatArray = np.degrees(np.stack([yaw_N, pitch_N, roll_N], axis=1))
     pose_N3[~usable_N | (strengths_N2[:, 1] <= 0)] = np.nan
     return pose_N3

@@ -21,9 +21,7 @@ def turn(pixels_HWC: npt.NDArray[np.uint8], rotation: int) -> npt.NDArray[np.uin
     return np.ascontiguousarray(np.rot90(pixels_HWC, k=_quarters(rotation)))
 
 
-def turn_points_back(
-    points_N2: npt.NDArray[np.floating], rotation: int, *, height: int, width: int
-) -> FloatArray:
+def turn_points_back(points_N2: npt.NDArray[np.floating], rotation: int, *, height: int, width: int) -> FloatArray:
     """Points of the turned photo in the photo before, centre coordinates, float64 (N, 2), x and y.
 
     Args:

@@ -2,6 +2,7 @@
 
 LookalikeError
 ├── SourceError      photos cannot be listed: missing, empty, or none of them a photo
+├── UnreadableError  one photo cannot be fetched; the message is the reason in its row
 ├── StoreError       the store cannot be used: not writable, or not a store
 │   ├── ArtifactError    a file of the store is missing, or is not what its hash says
 │   └── ManifestError    a manifest cannot be read; carries every problem found
@@ -18,6 +19,7 @@ __all__ = [
     "QueryError",
     "SourceError",
     "StoreError",
+    "UnreadableError",
     "VersionError",
 ]
 
@@ -28,6 +30,10 @@ class LookalikeError(Exception):
 
 class SourceError(LookalikeError):
     """Photos cannot be listed."""
+
+
+class UnreadableError(LookalikeError):
+    """One photo cannot be fetched."""
 
 
 class StoreError(LookalikeError):

@@ -48,7 +48,14 @@ _QUALITY = [
     pa.field("rotation", pa.int16()),
 ]
 
-LISTING = pa.schema([*_AS_LISTED, pa.field("source", pa.string())])
+LISTING = pa.schema(
+    [
+        *_AS_LISTED,
+        pa.field("source", pa.string()),
+        pa.field("label", pa.string()),
+        pa.field("metadata", pa.string()),
+    ]
+)
 """What a source holds now."""
 
 PLAN = pa.schema(
@@ -56,7 +63,6 @@ PLAN = pa.schema(
         *LISTING,
         pa.field("shard", pa.string(), nullable=False),
         pa.field("attempt", pa.int32()),
-        pa.field("label", pa.string()),
     ]
 )
 """What the next version holds, and the shard that each photo's rows stand in."""

@@ -1,17 +1,21 @@
-"""Photos as they are listed: a folder, an s3:// prefix, or a text file with a uri a line."""
+"""Photos as they are listed: a folder, a glob, an s3:// or other url that fsspec knows, or a list of paths and urls."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.utils import glob_translate
 
 from store.errors import QueryError, SourceError
+from store.source_lists import LIST_SUFFIXES, read_list
 from store.storage import decode_path, encode_path, is_local, normalise_uri
+from store.web import fetch, is_web, look_up
 
 __all__ = ["ListedPhoto", "Listing", "check_source", "list_source", "read_asked", "read_uri"]
 
@@ -25,12 +29,16 @@ class ListedPhoto:
         size: bytes.
         etag: the object store's, or None.
         mtime_ns: nanoseconds since the epoch, or None where there is an etag.
+        label: the person's name, where a list gives one.
+        metadata: JSON object of a list's other columns, or None.
     """
 
     uri: str
     size: int
     etag: str | None
     mtime_ns: int | None
+    label: str | None = None
+    metadata: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,13 +50,19 @@ class Listing:
     ignored: int
 
 
+_WILDCARD = re.compile(r"[*?\[]")
+_LOOK_UPS = 16
+
+
 def list_source(source: str, *, suffixes: frozenset[str], store_uri: str | None = None) -> Listing:
     """List every photo of a source; hidden files and the store itself are passed over.
 
     Links to files are followed, links to folders are not.
 
     Args:
-        source: a folder, an `s3://` prefix, or a `.txt` file with one path or url a line, paths relative to the list.
+        source: a folder, a glob, an `s3://` prefix or another url that fsspec lists, or a list (.txt, .csv, .parquet) of
+            paths and urls. What exists under its own name is no glob. A uri that a list names twice counts once, by its
+            last row.
         suffixes: of the files that count as photos, lower case with the dot.
         store_uri: the store, where it may lie inside the source.
 
@@ -88,11 +102,41 @@ def check_source(source: str, *, suffixes: frozenset[str], store_uri: str | None
 def _found(uri: str, store_uri: str | None) -> Iterator[ListedPhoto]:
     if _is_list(uri):
         return _from_list(uri)
+    if is_web(uri):
+        raise SourceError(f"the source {uri} cannot be listed: name web addresses in a list (.txt, .csv or .parquet)")
+    if _is_glob(uri):
+        return _from_glob(uri, store_uri)
     return _from_folder(uri, store_uri) if is_local(uri) else _from_bucket(uri, store_uri)
 
 
 def _is_list(uri: str) -> bool:
-    return uri.endswith(".txt") and not (is_local(uri) and os.path.isdir(decode_path(uri)))
+    is_folder = is_local(uri) and os.path.isdir(decode_path(uri))
+    return uri.endswith(LIST_SUFFIXES) and not is_folder and not _is_glob(uri)
+
+
+def _is_glob(uri: str) -> bool:
+    """Whether the uri has a wildcard and nothing stands under it as it is written."""
+    if not _WILDCARD.search(uri):
+        return False
+    if is_local(uri):
+        return not os.path.lexists(decode_path(uri))
+    try:
+        fs, path = fsspec.core.url_to_fs(uri)
+        return not fs.exists(path)
+    except Exception:  # the reason is found again, and told, when it is listed
+        return True
+
+
+def _from_glob(uri: str, store_uri: str | None) -> Iterator[ListedPhoto]:
+    """What the pattern matches, and everything in the folders that it matches."""
+    match = _WILDCARD.search(uri)
+    assert match is not None  # noqa: S101
+    base = uri[: match.start()].rpartition("/")[0] or "/"
+    if base.endswith(":/"):
+        raise SourceError(f"the glob {uri} leaves the bucket open: name it")
+    matching = re.compile(f"(?:{glob_translate(uri)})|(?:{glob_translate(uri + '/**')})")
+    found = _from_folder(base, store_uri) if is_local(uri) else _from_bucket(base, store_uri)
+    return (photo for photo in found if matching.match(photo.uri))
 
 
 def _is_photo(photo: ListedPhoto, suffixes: frozenset[str]) -> bool:
@@ -101,7 +145,7 @@ def _is_photo(photo: ListedPhoto, suffixes: frozenset[str]) -> bool:
 
 def _refuse_without_photos(uri: str, *, photos: int, ignored: int, suffixes: frozenset[str]) -> None:
     if not photos and not ignored:
-        raise SourceError(f"the source {uri} is empty: give a folder, an s3:// prefix or a .txt list of photos")
+        raise SourceError(f"the source {uri} is empty: give a folder, a glob, an s3:// prefix or a list of photos")
     if not photos:
         kinds = " ".join(sorted(suffixes))
         raise SourceError(f"the source {uri} holds {ignored} files but no photo: wanted one of {kinds}")
@@ -112,12 +156,15 @@ def read_uri(uri: str, *, max_bytes: int) -> bytes:
 
     Raises:
         OSError: it cannot be read, as the file system or the service says.
+        UnreadableError: a web server does not give it.
     """
+    if is_web(uri):
+        return fetch(uri, max_bytes=max_bytes)
     if is_local(uri):
-        path = Path(decode_path(uri))
-        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # a pipe would be waited for
-            raise OSError(f"{uri} is no regular file")
-        with path.open("rb") as file:
+        descriptor = os.open(decode_path(uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would be waited for
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(f"{uri} is no regular file")
             return file.read(max_bytes + 1)
     with fsspec.open(uri, "rb") as file:
         data: bytes = file.read(max_bytes + 1)
@@ -145,7 +192,7 @@ def _from_folder(uri: str, store_uri: str | None) -> Iterator[ListedPhoto]:
     root = decode_path(uri)
     if not os.path.isdir(root):
         what = "is a file" if os.path.exists(root) else "does not exist"
-        raise SourceError(f"the source {uri} {what}: give a folder of photos, an s3:// prefix or a .txt list")
+        raise SourceError(f"the source {uri} {what}: give a folder of photos, a glob, an s3:// prefix or a list")
     store = os.path.realpath(decode_path(store_uri)) if store_uri is not None and is_local(store_uri) else None
     for folder, folders, files in os.walk(root, onerror=_refuse_part):
         real = os.path.realpath(folder)
@@ -191,7 +238,9 @@ def _from_bucket(uri: str, store_uri: str | None) -> Iterator[ListedPhoto]:
     except Exception as error:  # every backend has its own kinds
         raise SourceError(f"the source {uri} cannot be listed ({type(error).__name__}: {error})") from error
     if not entries and not fs.exists(root):
-        raise SourceError(f"the source {uri} does not exist: give a folder of photos, an s3:// prefix or a .txt list")
+        raise SourceError(
+            f"the source {uri} does not exist: give a folder of photos, a glob, an s3:// prefix or a list"
+        )
     for key, info in entries.items():
         full = f"{protocol}://{key}"
         hidden = any(part.startswith(".") for part in key[len(root) :].split("/"))
@@ -202,31 +251,32 @@ def _from_bucket(uri: str, store_uri: str | None) -> Iterator[ListedPhoto]:
 
 def _from_list(uri: str) -> Iterator[ListedPhoto]:
     try:
-        lines = read_uri(uri, max_bytes=2**31).decode("utf-8-sig").split("\n")
+        data = read_uri(uri, max_bytes=2**31)
     except Exception as error:  # every backend has its own kinds
         raise SourceError(f"the list {uri} cannot be read ({type(error).__name__}: {error})") from error
-    folder = uri.rsplit("/", 1)[0]
-    for line in lines:
-        text = line.strip()
-        if text and not text.startswith("#"):
-            whole = "://" in text or text.startswith(("/", "~"))
-            yield _look_up(normalise_uri(text if whole else f"{folder}/{text}"))
+    rows = list(read_list(data, where=uri))
+    with ThreadPoolExecutor(_LOOK_UPS) as pool:
+        for row, photo in zip(rows, pool.map(lambda row: _look_up(row.uri), rows), strict=True):
+            yield replace(photo, label=row.label, metadata=row.metadata)
 
 
 def _look_up(uri: str) -> ListedPhoto:
     """A listed uri's size and time; what cannot be looked up keeps size 0 and fails when it is read, as a row."""
+    unknown = ListedPhoto(uri=uri, size=0, etag=None, mtime_ns=None)
     if is_local(uri):
-        return _from_file(decode_path(uri)) or ListedPhoto(uri=uri, size=0, etag=None, mtime_ns=None)
+        return _from_file(decode_path(uri)) or unknown
     try:
+        if is_web(uri):
+            return _from_info(uri, look_up(uri))
         fs, path = fsspec.core.url_to_fs(uri)
         return _from_info(uri, fs.info(path))
     except Exception:  # the reason is found again, and recorded, when the photo is read
-        return ListedPhoto(uri=uri, size=0, etag=None, mtime_ns=None)
+        return unknown
 
 
 def _name(uri: str) -> str:
     """The part of a uri that has the suffix; only a web address has a query behind it."""
-    return uri.split("?", maxsplit=1)[0] if uri.startswith(("http://", "https://")) else uri
+    return uri.split("?", maxsplit=1)[0] if is_web(uri) else uri
 
 
 def _from_info(uri: str, info: dict[str, Any]) -> ListedPhoto:

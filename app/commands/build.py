@@ -14,7 +14,9 @@ __all__ = ["add_arguments", "run", "show"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """SOURCE and how to index it."""
     parser.add_argument(
-        "source", metavar="SOURCE", help="a folder, an s3:// prefix, or a .txt file with a path or url a line"
+        "source",
+        metavar="SOURCE",
+        help="a folder, a quoted glob, an s3:// prefix or other fsspec url, or a list (.txt, .csv, .parquet) of paths and urls",
     )
     parser.add_argument(
         "--encoder", help="a published encoder's name, an id in the store, or an .onnx file with its card beside it"

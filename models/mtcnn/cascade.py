@@ -192,7 +192,7 @@ def _propose_on(
 def _in_reading_order(windows: _Windows) -> _Windows:
     """By photo, level, row and column: of equal scores the first one stays."""
     order = np.lexsort((windows.cell[:, 1], windows.cell[:, 0], windows.level, windows.photo))
-    return _Windows(*(column[order] for column in windows))
+    return _Windows(*[column[order] for column in windows])  # type: ignore[arg-type]
 
 
 def _refine(

@@ -90,5 +90,5 @@ def _overlap(
 def _runs(groups_N: IndexArray) -> Iterator[tuple[int, int]]:
     """First and end of each group."""
     edges = np.flatnonzero(np.diff(groups_N)) + 1
-    starts = [0, *edges.tolist()] if len(groups_N) else []
-    yield from zip(starts, [*starts[1:], len(groups_N)], strict=True)
+    if len(groups_N):
+        yield from zip([0, *edges.tolist()], [*edges.tolist(), len(groups_N)], strict=True)

@@ -78,7 +78,9 @@ def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
         result: R = future.result()
     except pebble.ProcessExpired as error:
         name = getattr(function, "__name__", "a step")
-        raise ChildDiedError(f"the process that ran {name} died with exit code {error.exitcode}", error.exitcode) from error
+        raise ChildDiedError(
+            f"the process that ran {name} died with exit code {error.exitcode}", error.exitcode
+        ) from error
     except CancelledError as error:
         raise ChildDiedError("the process was stopped before it was done") from error
     finally:

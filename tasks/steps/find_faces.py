@@ -106,6 +106,14 @@ class _Opened:
         return held // 3
 
 
+class _Settled(Exception):  # noqa: N818  an answer about one photo
+    """Nothing more is to be done about a photo."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
 class _Search:
     """One shard's photos on their way to rows."""
 
@@ -141,29 +149,37 @@ class _Search:
 
     def _open(self, number: int, row: Row, listed: Row, reading: Future[bytes]) -> _Opened | None:
         """The photo, or None where its row is complete."""
+        try:
+            data = self._bytes_of(row, listed, reading)
+            if (first := self._first.setdefault(row["photo_sha256"], row)) is not row:
+                self._twins.append((row, first))
+                return None
+            if (reason := self._wall.verdict(number)) is not None:
+                raise _Settled("unreadable", reason)
+            with self._wall.around(number):
+                photo = read_photo(data, limits=self._contract.limits, max_side_px=self._contract.detection.max_side_px)
+        except (_Settled, PhotoRefused) as settled:
+            row |= {"status": settled.status, "reason": settled.reason}
+            return None
+        return _Opened(number, row, data, photo)
+
+    def _bytes_of(self, row: Row, listed: Row, reading: Future[bytes]) -> bytes:
+        """What was read, its hash noted in the row.
+
+        Raises:
+            _Settled: it could not be read, is too large, or is not what was listed.
+        """
         if (error := reading.exception()) is not None:  # the photo is tried again by a later build
-            return _refuse(row, "failed", _why_unread(error))
+            why = error if isinstance(error, LookalikeError) else type(error).__name__
+            raise _Settled("failed", f"cannot be read: {why}")
         data = reading.result()
         limit = self._contract.limits.max_bytes
         if len(data) > limit:
-            return _refuse(row, "too_large", f"the file has more than {limit} bytes, the limit")
+            raise _Settled("too_large", f"the file has more than {limit} bytes, the limit")
         if listed["size"] and len(data) != listed["size"]:
-            return _refuse(
-                row, "failed", f"the file changed: {listed['size']} bytes were listed, {len(data)} were read"
-            )
-        sha256 = sha256_hex(data)
-        row |= {"photo_sha256": sha256, "bytes": len(data)}
-        if (first := self._first.setdefault(sha256, row)) is not row:
-            self._twins.append((row, first))
-            return None
-        if (reason := self._wall.verdict(number)) is not None:
-            return _refuse(row, "unreadable", reason)
-        try:
-            with self._wall.around(number):
-                photo = read_photo(data, limits=self._contract.limits, max_side_px=self._contract.detection.max_side_px)
-        except PhotoRefused as refused:
-            return _refuse(row, refused.status, refused.reason)
-        return _Opened(number, row, data, photo)
+            raise _Settled("failed", f"the file changed: {listed['size']} bytes were listed, {len(data)} read")
+        row |= {"photo_sha256": sha256_hex(data), "bytes": len(data)}
+        return data
 
     def _search(self, opened: list[_Opened]) -> None:
         """Find the faces of a batch and complete its photos' rows."""
@@ -176,13 +192,13 @@ class _Search:
                 "exif_orientation": photo.exif_orientation,
             }
             if not faces.faces:
-                _refuse(row, "no_face", "no face was found")
+                row |= {"status": "no_face", "reason": "no face was found"}
                 continue
             try:
                 with self._wall.around(one.number):
                     pixels_HWC = full_pixels(photo, one.data, limits=self._contract.limits)
             except PhotoRefused as refused:  # its small version could be decoded, the full one not
-                _refuse(row, refused.status, refused.reason)
+                row |= {"status": refused.status, "reason": refused.reason}
                 continue
             row |= {"status": "indexed", "num_faces": len(faces.faces), "rotation_used": faces.rotation}
             self._faces[one.number] = rows_of_faces(row, pixels_HWC, faces, contract=self._contract)
@@ -199,12 +215,9 @@ def _row_as_listed(listed: Row, limit: int) -> Row:
         "rotation_used": 0,
     }
     if listed["size"] > limit:
-        _refuse(row, "too_large", f"the file has {listed['size']} bytes, the limit is {limit}")
+        reason = f"the file has {listed['size']} bytes, the limit is {limit}"
+        row |= {"status": "too_large", "reason": reason}
     return row
-
-
-def _refuse(row: Row, status: str, reason: str) -> None:
-    row |= {"status": status, "reason": reason}
 
 
 def _groups(listed: Sequence[Row], *, max_bytes: int) -> Iterator[list[int]]:
@@ -231,8 +244,3 @@ def _start_reading(
     return [
         (n, readers.submit(read_uri, str(listed[n]["uri"]), max_bytes=int(listed[n]["size"]) or limit)) for n in numbers
     ]
-
-
-def _why_unread(error: BaseException) -> str:
-    """One line; lookalike's own errors say it themselves."""
-    return f"cannot be read: {error if isinstance(error, LookalikeError) else type(error).__name__}"

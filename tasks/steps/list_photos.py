@@ -39,8 +39,9 @@ def list_photos(source: str, *, store: str) -> ListedSource:
     storage = open_store(store, create=True)
     listing = list_source(source, suffixes=SUFFIXES, store_uri=storage.uri)
     rows = [
-        {"uri": p.uri, "size": p.size, "etag": p.etag, "mtime_ns": p.mtime_ns, "source": listing.source}
-        for p in listing.photos
+        {name: getattr(photo, name) for name in ("uri", "size", "etag", "mtime_ns", "label", "metadata")}
+        | {"source": listing.source}
+        for photo in listing.photos
     ]
     data = to_parquet(pa.Table.from_pylist(rows, schema=LISTING), LISTING)
     path = f"runs/listings/{uuid.uuid4()}.parquet"  # its own: another build of the source may remove its listing now

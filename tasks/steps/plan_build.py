@@ -131,7 +131,9 @@ def plan_build(
     for attempt, shard, members in _shards_to_make(storage, found, contract=contract.id, shard_photos=shard_photos):
         rows += [{**m, "shard": shard, "attempt": attempt} for m in members]
         there = storage.exists(photos_path(contract.id, shard))
-        asked = [{**m, "source": None} for m in members]  # equal for all plans that want this shard
+        asked = [
+            {**m, "source": None, "label": None, "metadata": None} for m in members
+        ]  # equal for all plans that want this shard
         (finished if there else requests).append(_write_rows(storage, request_path(shard), asked, LISTING))
     rows.sort(key=lambda r: str(r["uri"]))
     manifest = parent.manifest if parent else None
@@ -176,10 +178,10 @@ def _compare(
     retried: list[Row] = []
     counts = {"added": 0, "changed": 0, "unchanged": 0, "failed": 0}
     relabelled = False
-    for row in now:
-        old = before.pop(str(row["uri"]), None)
-        row["label"] = _folder_label(str(row["uri"]), listed.source) if labelled else (old or {}).get("label")
-        relabelled |= old is not None and old["label"] != row["label"]
+    for listed_row in now:
+        old = before.pop(str(listed_row["uri"]), None)
+        row = listed_row | _said_of(listed_row, old, folder_labels=labelled, source=listed.source)
+        relabelled |= old is not None and any(old[name] != row[name] for name in ("label", "metadata"))
         kind = _kind(row, old)
         counts[kind] += 1
         if kind == "failed" and old is not None:
@@ -221,6 +223,16 @@ def _same_bytes(row: Row, old: Row) -> bool:
 
 def _is_under(row: Row, source: str) -> bool:
     return row["source"] == source or str(row["uri"]).startswith(source + "/")
+
+
+def _said_of(row: Row, old: Row | None, *, folder_labels: bool, source: str) -> Row:
+    """Label and metadata: a list's own, else by the folder's name; what another source said before stays."""
+    said = {name: (old or {}).get(name) if old and old["source"] != source else None for name in ("label", "metadata")}
+    if not folder_labels and old is not None:
+        said["label"] = old["label"]
+    if folder_labels:
+        said["label"] = _folder_label(str(row["uri"]), source)
+    return {name: row[name] if row[name] is not None else said[name] for name in said}
 
 
 def _folder_label(uri: str, source: str) -> str | None:

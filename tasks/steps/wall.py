@@ -13,14 +13,13 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from store.errors import LookalikeError
 from tasks.steps.children import ChildDiedError, run_in_child
 
 __all__ = ["OPEN", "PhotoBudget", "PhotoKilledError", "Wall", "run_behind_wall", "run_once_behind_wall"]
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 _NONE = -1
@@ -87,13 +86,7 @@ OPEN = Wall()
 """No limits: for the process of the user, which a timer would kill."""
 
 
-def run_behind_wall(
-    function: Callable[Concatenate[Any, P], R],
-    request: Any,
-    *args: P.args,
-    budget: PhotoBudget = PhotoBudget(),
-    **kwargs: P.kwargs,
-) -> R:
+def run_behind_wall(function: Callable[..., R], *args: Any, budget: PhotoBudget = PhotoBudget(), **kwargs: Any) -> R:
     """Call a step with a `wall` in a child, again without each photo that kills it.
 
     A photo whose time is up is guilty at once. A child that dies otherwise over a photo may have been killed from outside:
@@ -101,8 +94,7 @@ def run_behind_wall(
 
     Args:
         function: a step that takes `wall` and numbers its photos from 0.
-        request: its first argument.
-        args: its further arguments.
+        args: its arguments, small and picklable.
         budget: a photo's limits.
         kwargs: likewise.
 
@@ -118,7 +110,7 @@ def run_behind_wall(
             journal.flush()
             wall = Wall(journal=journal.name, budget=budget, verdicts=dict(verdicts))
             try:
-                return run_in_child(function, request, *args, **{**kwargs, "wall": wall})  # type: ignore[arg-type]
+                return run_in_child(function, *args, **kwargs, wall=wall)
             except ChildDiedError as died:
                 journal.seek(0)
                 (photo,) = _NUMBER.unpack(journal.read(_NUMBER.size))
@@ -133,10 +125,7 @@ def run_behind_wall(
 
 
 def run_once_behind_wall(
-    function: Callable[P, R],
-    *args: P.args,
-    budget: PhotoBudget = PhotoBudget(),
-    **kwargs: P.kwargs,
+    function: Callable[..., R], *args: Any, budget: PhotoBudget = PhotoBudget(), **kwargs: Any
 ) -> R:
     """Call a function that decodes one photo in a fresh process that holds nothing else.
 
@@ -169,9 +158,7 @@ def _spawn() -> Any:
     return multiprocessing.get_context("spawn")
 
 
-def _within(
-    budget: PhotoBudget, function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> R:
+def _within(budget: PhotoBudget, function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
     with _limits(budget):
         return function(*args, **kwargs)
 

@@ -83,7 +83,6 @@ def _photo_rows(storage: Storage, planned: list[Row], *, contract: str) -> list[
         row = plan_row | {
             name: kept[name] for name in ("photo_sha256", "status", "reason", "width", "height", "num_faces")
         }
-        row["metadata"] = None
         if row["status"] == "indexed" and row["photo_sha256"] in first:
             row |= {"status": "duplicate", "reason": "the same bytes are indexed under another uri"}
         elif row["status"] == "indexed":

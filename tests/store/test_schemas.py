@@ -8,8 +8,8 @@ from store.errors import ArtifactError
 from store.schemas import FACES, LISTING, PHOTOS, embeddings_schema, from_parquet, to_parquet
 
 ROWS = [
-    {"uri": "/p/a.jpg", "size": 3, "etag": None, "mtime_ns": 5, "source": "/p"},
-    {"uri": "/p/b.jpg", "size": 4, "etag": "e", "mtime_ns": None, "source": None},
+    {"uri": "/p/a.jpg", "size": 3, "etag": None, "mtime_ns": 5, "source": "/p", "label": "Ann", "metadata": None},
+    {"uri": "/p/b.jpg", "size": 4, "etag": "e", "mtime_ns": None, "source": None, "label": None, "metadata": "{}"},
 ]
 
 

@@ -190,7 +190,7 @@ def test_a_list_that_is_missing_or_no_text_is_refused_and_a_folder_of_that_name_
     with pytest.raises(SourceError, match=r"the list .*/no.txt cannot be read \(FileNotFoundError"):
         listed(tmp_path / "no.txt")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SourceError, match=r"the list .*/bytes.txt cannot be read \(UnicodeDecodeError"):
+    with pytest.raises(SourceError, match=r"the list .*/bytes.txt cannot be read \(it is no UTF-8"):
         listed(tmp_path / "bytes.txt")
     (tmp_path / "only.txt").write_text("# nothing\n")
     with pytest.raises(SourceError, match=r"only.txt is empty"):

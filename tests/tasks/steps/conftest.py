@@ -107,9 +107,7 @@ def built(built_store: tuple[Path, EncoderRef], tmp_path: Path) -> Builder:
 def easy_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     """A detector that needs no face: the middle half of a picture, but of a black one nothing."""
 
-    def detect(
-        photos: Sequence[Photo], *, nets: CascadeNets, settings: DetectionSettings
-    ) -> list[PhotoFaces]:
+    def detect(photos: Sequence[Photo], *, nets: CascadeNets, settings: DetectionSettings) -> list[PhotoFaces]:
         return [PhotoFaces(faces=detect_one(photo.pixels), rotation=0) for photo in photos]
 
     def detect_one(photo_HWC: Any) -> list[Face]:

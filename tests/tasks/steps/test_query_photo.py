@@ -85,7 +85,9 @@ def test_what_cannot_be_asked_with_is_refused_in_one_sentence(store: str, tmp_pa
     with pytest.raises(QueryError, match=r"/empty.jpg cannot be asked with: "):
         query_photo(f"{tmp_path}/empty.jpg", store=store)
     Image.new("RGB", (120, 90), (9, 9, 99)).save(tmp_path / "blue.png")
-    with pytest.raises(QueryError, match=r"no face was found in .*/blue.png \(120 x 90 pixels\): give a photo with a face"):
+    with pytest.raises(
+        QueryError, match=r"no face was found in .*/blue.png \(120 x 90 pixels\): give a photo with a face"
+    ):
         query_photo(f"{tmp_path}/blue.png", store=store)
 
 
