@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageFilter
 
-from models.photo import SUFFIXES, Photo, PhotoLimits, PhotoRefused, read_photo, require_rgb
+from models.photo import SUFFIXES, Photo, PhotoLimits, PhotoRefused, full_pixels, read_photo, require_rgb
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -301,6 +301,128 @@ def test_pixels_cannot_be_changed() -> None:
     photo = read(Image.fromarray(picture()))
     with pytest.raises(ValueError, match="read-only"):
         photo.pixels[0, 0, 0] = 1
+
+
+def as_heic(image: Image.Image, **options: Any) -> bytes:
+    import pillow_heif
+
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(image).save(buffer, quality=95, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_comes_out_upright_once(orientation: int) -> None:
+    rows, columns = np.mgrid[:96, :128]
+    upright = np.stack([columns * 1.9, rows * 2.5, np.where((rows < 40) & (columns < 24), 250, 20)], axis=2)
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright.astype(np.uint8))))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = read_photo(as_heic(stored, exif=exif.tobytes()), limits=LIMITS)
+    assert (photo.full_width, photo.full_height) == (photo.width, photo.height) == (128, 96)
+    assert photo.exif_orientation == orientation
+    assert np.abs(photo.pixels.astype(int) - upright).mean() < 4
+
+
+def icc_profile(*, primaries: tuple[tuple[float, float, float], ...], gamma: float, name: str) -> bytes:
+    """A matrix profile by hand: XYZ (D50) of red, green and blue, one gamma."""
+
+    def xyz(values: tuple[float, ...]) -> bytes:
+        return b"XYZ " + bytes(4) + b"".join(struct.pack(">i", round(v * 65536)) for v in values)
+
+    text = name.encode("utf-16-be")
+    described = b"mluc" + bytes(4) + struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(text), 28) + text
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    bodies = {
+        b"desc": described + bytes(-len(described) % 4),
+        b"wtpt": xyz((0.9642, 1.0, 0.8249)),
+        b"rXYZ": xyz(primaries[0]),
+        b"gXYZ": xyz(primaries[1]),
+        b"bXYZ": xyz(primaries[2]),
+        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve),
+    }
+    table, body, at = b"", b"", 128 + 4 + 12 * len(bodies)
+    for tag, data in bodies.items():
+        table += tag + struct.pack(">II", at + len(body), len(data))
+        body += data
+    size = at + len(body)
+    header = struct.pack(">I4sI4s4s4s", size, bytes(4), 0x04300000, b"mntr", b"RGB ", b"XYZ ")
+    header += bytes(12) + b"acsp" + bytes(28) + struct.pack(">iii", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + struct.pack(">I", len(bodies)) + table + body
+
+
+DISPLAY_P3 = icc_profile(
+    primaries=((0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841)), gamma=2.2, name="P3"
+)
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_a_wide_gamut_profile_is_converted_to_srgb(format_name: str) -> None:
+    image = Image.new("RGB", (64, 48), (200, 120, 90))
+    exact = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 100}}
+    converted = read(image, format_name, icc_profile=DISPLAY_P3, **exact.get(format_name, {}))
+    red, green, blue = converted.pixels[20, 20].astype(int)
+    assert 205 <= red <= 222  # P3's red of 200 is a stronger one in sRGB, its green and blue weaker
+    assert 108 <= green <= 119
+    assert 75 <= blue <= 89
+    np.testing.assert_allclose(
+        read(image, format_name, **exact.get(format_name, {})).pixels[20, 20], image.getpixel((0, 0)), atol=2
+    )
+
+
+def test_an_srgb_profile_changes_no_pixel_and_a_grey_or_broken_one_loses_no_photo() -> None:
+    from PIL import ImageCms
+
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, b"no profile", DISPLAY_P3[:100], bytes(5 * 2**20)):
+        np.testing.assert_array_equal(read(Image.fromarray(picture()), "TIFF", icc_profile=profile).pixels, picture())
+    grey = Image.fromarray(picture()[..., 0])
+    wanted = np.repeat(picture()[..., :1], 3, axis=2)
+    np.testing.assert_array_equal(read(grey, icc_profile=DISPLAY_P3).pixels, wanted)  # a profile for other pixels
+
+
+def test_cmyk_without_a_profile_is_converted_plainly() -> None:
+    image = Image.fromarray(picture()).convert("CMYK")
+    assert np.abs(read(image, "JPEG", quality=100).pixels.astype(int) - picture()).mean() < 8
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_long_side_is_bounded_and_the_full_size_stays_known(format_name: str, orientation: int) -> None:
+    rows, columns = np.mgrid[:600, :900]
+    upright = np.stack([columns / 4, rows / 3, (rows + columns) / 8], axis=2).astype(np.uint8)
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(stored, format_name, exif=exif)
+    small = read_photo(data, limits=LIMITS, max_side_px=200)
+    assert (small.width, small.height) == (200, 133)
+    assert (small.full_width, small.full_height) == (900, 600)
+    assert (small.full is None) == (format_name == "JPEG")  # only a JPEG need not be decoded whole
+    wanted = np.asarray(Image.fromarray(upright).resize((200, 133), Image.Resampling.BOX)).astype(int)
+    assert np.abs(small.pixels - wanted).mean() < 3
+    full = full_pixels(small, data, limits=LIMITS)
+    assert full.shape == (600, 900, 3)
+    assert np.abs(full.astype(int) - upright).mean() < 3
+
+
+def test_a_photo_within_the_bound_is_not_resampled() -> None:
+    data = saved(Image.fromarray(picture()), "PNG")
+    photo = read_photo(data, limits=LIMITS, max_side_px=56)
+    np.testing.assert_array_equal(photo.pixels, picture())
+    assert photo.full is photo.pixels
+
+
+def test_a_very_long_photo_keeps_a_pixel_of_its_short_side() -> None:
+    photo = read_photo(saved(Image.new("RGB", (9000, 20)), "PNG"), limits=LIMITS, max_side_px=100)
+    assert (photo.width, photo.height) == (100, 1)
+
+
+def test_a_refusal_survives_the_way_between_processes() -> None:
+    import pickle
+
+    error = pickle.loads(pickle.dumps(PhotoRefused("too_small", "why")))
+    assert (error.status, error.reason, str(error)) == ("too_small", "why", "why")
 
 
 def test_suffixes_are_lower_case_with_their_dot() -> None:

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from models.alignment import ARCFACE_112
-from models.quality import FaceQuality, measure_quality
+from models.quality import FaceQuality, measure_quality, overall_quality
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -100,3 +100,43 @@ def test_frontality_does_not_change_when_the_head_is_tilted() -> None:
 
 def test_eyes_in_one_place_are_no_frontal_face() -> None:
     assert measure_quality(picture(), BOX, np.full((5, 2), 50.0)).frontality == 0
+
+
+def test_quality_is_the_product_of_its_shares() -> None:
+    good = {"score": 1.0, "face_px": 80.0, "sharpness": 100.0, "brightness": 0.5, "yaw": 0.0, "pitch": 0.0}
+    assert overall_quality(**good) == 1
+    for worse, share in (
+        ({"score": 0.85}, 0.5),
+        ({"face_px": 48.0}, 0.5),
+        ({"sharpness": 25.0}, 0.25),
+        ({"brightness": 0.125}, 0.5),
+        ({"brightness": 0.99}, 0.0),
+        ({"yaw": 60.0}, 0.5),
+        ({"pitch": -60.0}, 0.5),
+        ({"yaw": None}, 0.0),
+    ):
+        assert overall_quality(**{**good, **worse}) == pytest.approx(share), worse  # type: ignore[arg-type]
+
+
+def test_a_face_on_its_side_is_measured_like_an_upright_one() -> None:
+    from models.portraits import draw_person, draw_portrait
+    from models.rotation import turn, turn_boxes_back, turn_points_back
+
+    upright = np.asarray(draw_portrait(draw_person(3), view_seed=1))
+    box, landmarks = (
+        np.array([40.0, 50.0, 150.0, 190.0]),
+        np.array([(70.0, 100.0), (120.0, 98.0), (97.0, 125.0), (76.0, 155.0), (117.0, 153.0)]),
+    )
+    height, width = upright.shape[:2]
+    wanted = measure_quality(upright, box, landmarks, score=0.99)
+    lying = turn(upright, 90)  # so the way back is three quarters more
+    found = measure_quality(
+        lying,
+        turn_boxes_back(box[None], 270, height=width, width=height)[0],
+        turn_points_back(landmarks, 270, height=width, width=height),
+        score=0.99,
+    )
+    for name in ("face_px", "brightness", "frontality", "yaw", "pitch", "quality"):
+        assert getattr(found, name) == pytest.approx(getattr(wanted, name), abs=0.02), name
+    assert found.sharpness == pytest.approx(wanted.sharpness, rel=0.1)
+    assert abs(found.roll - wanted.roll) % 360 == pytest.approx(90, abs=1e-3)  # type: ignore[operator]

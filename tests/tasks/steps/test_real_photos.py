@@ -1,7 +1,9 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from store.layout import open_store
 from store.versions import read_version
@@ -69,3 +71,77 @@ def test_a_real_photo_finds_itself_first_and_then_its_person(real_store: tuple[s
         assert all(photo.as_posix() == face.matches[0].uri and face.matches[0].cosine >= 0.99 for face in faces)
         right += any(face.matches[1].label == photo.parent.name for face in faces)
     assert right >= 9
+
+
+def variants(photo: Path, folder: Path) -> dict[str, Path]:
+    """One photo in all eight orientations by its EXIF tag, and on its sides without one."""
+    stored = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    made = {}
+    with Image.open(photo) as opened:
+        upright = opened.convert("RGB")
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        turned = upright.transpose(stored[orientation]) if orientation > 1 else upright
+        made[f"orientation {orientation}"] = folder / f"exif{orientation}.png"
+        turned.save(made[f"orientation {orientation}"], exif=exif)
+    for degrees, way in (
+        (90, Image.Transpose.ROTATE_90),
+        (180, Image.Transpose.ROTATE_180),
+        (270, Image.Transpose.ROTATE_270),
+    ):
+        made[f"{degrees} degrees"] = folder / f"turned{degrees}.png"
+        upright.transpose(way).save(made[f"{degrees} degrees"])
+    return made
+
+
+def test_a_face_in_every_orientation_and_on_every_side_finds_itself(
+    real_store: tuple[str, Path], tmp_path: Path
+) -> None:
+    store, photos = real_store
+    photo = sorted(photos.glob("*/*.jpg"))[7]
+    (wanted,) = query_photo(str(photo), store=store, k=1).faces
+    for name, path in variants(photo, tmp_path).items():
+        (face,) = query_photo(str(path), store=store, k=1).faces
+        assert face.matches[0].face_id == wanted.matches[0].face_id, name
+        assert face.matches[0].cosine >= 0.99, name
+        assert (face.rotation == 0) == name.startswith("orientation")
+
+
+def test_a_face_on_its_side_is_stored_so_that_every_geometry_sees_it_upright(
+    real_data: Path, real_store: tuple[str, Path], tmp_path: Path
+) -> None:
+    from benchmarks.crops import cards_of, sample_faces
+    from models.encoder import load_encoder
+    from tasks.steps.embed_faces import face_input_of_row
+
+    _, photos = real_store
+    cards, weights = cards_of(real_data / "weights" / "mobilefacenet.onnx", 0.14)
+    samples = sample_faces(list(variants(sorted(photos.glob("*/*.jpg"))[12], tmp_path).values()))
+    assert len(samples) == 11
+    for card in cards:
+        inputs = [face_input_of_row(s.row, card, photo_size=s.pixels_HWC.shape[1::-1]) for s in samples.values()]
+        vectors = load_encoder(card, weights).embed(np.stack(inputs))
+        assert (vectors @ vectors[0]).min() >= 0.99
+    assert {s.row["rotation"] for s in samples.values()} == {0, 90, 180, 270}
+
+
+def test_a_stored_crop_serves_both_geometries_as_the_photo_itself_does(real_data: Path) -> None:
+    from benchmarks.crops import cards_of, compare, read_pairs, sample_faces
+
+    pairs = read_pairs(real_data / "lfw")[::40]
+    samples = sample_faces(sorted({path for a, b, _ in pairs for path in (a, b)}))
+    assert len(samples) >= 120
+    cards, weights = cards_of(real_data / "weights" / "mobilefacenet.onnx", 0.14)
+    for card in cards:
+        compared = compare(samples, pairs, card=card, weights=weights)
+        assert compared["cosine_min"] >= 0.99
+        assert compared["points_apart"] <= 100 / compared["pairs"] + 0.01  # one pair of these few
