@@ -72,7 +72,9 @@ def sample_faces(paths: Sequence[Path]) -> dict[Path, FaceSample]:
             assert photo.full is not None, f"{path} is larger than {contract.detection.max_side_px} px"
             rows = rows_of_faces({"photo_sha256": "00" * 32, "uri": str(path)}, photo.full, faces, contract=contract)
             if rows:
-                samples[path] = FaceSample(main_face(rows, photo_size=(photo.full_width, photo.full_height)), photo.full)
+                samples[path] = FaceSample(
+                    main_face(rows, photo_size=(photo.full_width, photo.full_height)), photo.full
+                )
     return samples
 
 
@@ -83,7 +85,9 @@ def compare(
     encoder = load_encoder(card, weights)
     inputs = [sample.inputs(card) for sample in samples.values()]
     own, stored = (
-        np.concatenate([encoder.embed(np.stack([i[side] for i in inputs[k : k + 64]])) for k in range(0, len(inputs), 64)])
+        np.concatenate(
+            [encoder.embed(np.stack([i[side] for i in inputs[k : k + 64]])) for k in range(0, len(inputs), 64)]
+        )
         for side in (0, 1)
     )
     cosines = (own * stored).sum(axis=1)

@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 __all__ = ["HostilePhoto", "fine_photos", "hostile_photos"]
 
 _NAMES = (
-    "line\nbreak.jpg", "\x1b[31mred.png", "<script>alert(1)</script>.jpg", "-rf.jpg", "100%41.jpg", "a::b.png",
+    "line\nbreak.jpg", "\x1b[31mred.png", "<script>alert(1)<script>.jpg", "-rf.jpg", "100%41.jpg", "a::b.png",
     "\u202egpj.exe.jpg", "e\u0301.jpg", "\u00e9.jpg", "snow\u2603 \U0001f600.webp", "#?&=.jpg", "x" * 250 + ".jpg", "CON.jpg",
     "'; drop table.jpg", "{{7*7}}.jpg", "$(touch x).jpg", " .jpg", "a.jpg.php.jpg",
 )  # fmt: skip
