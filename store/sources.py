@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 from fsspec.utils import glob_translate
 
-from store.errors import QueryError, SourceError
+from store.errors import QueryError, SourceError, UnreadableError
 from store.source_lists import LIST_SUFFIXES, read_list
 from store.storage import decode_path, encode_path, is_local, normalise_uri
 from store.web import fetch, is_web, look_up
@@ -184,6 +184,8 @@ def read_asked(image: str, *, max_bytes: int) -> bytes:
         raise QueryError(f"{uri} does not exist: give the path or url of a photo") from error
     except IsADirectoryError as error:
         raise QueryError(f"{uri} is a folder: give the path or url of one photo") from error
+    except UnreadableError as error:
+        raise QueryError(f"{uri} cannot be read ({error}): give the path or url of a photo") from error
     except Exception as error:  # every backend has its own kinds
         raise QueryError(f"{uri} cannot be read ({type(error).__name__}: {error})") from error
 

@@ -61,6 +61,11 @@ def show(result: dict[str, Any]) -> str:
         + ", ".join(f"{n:,} {status}" for status, n in result["photos"].items())
         + f" = {result['seen']:,} seen"
     )
+    lines += [f"  {kind['photos']:>8,} {kind['status']}: {kind['reason']}" for kind in result["rejects"]]
+    if result["rejects"]:
+        lines.append(
+            f"each photo's status and reason: {result['look_in']['photos']}; to read: {result['look_in']['report']}"
+        )
     lines.append(
         "source: " + ", ".join(f"{n:,} {kind}" for kind, n in plan.items() if n or kind in {"added", "removed"})
     )

@@ -2,11 +2,16 @@
 
 from typing import Any
 
-from store.layout import open_store
-from store.versions import current_number, read_version
+from store.layout import open_store, version_folder
+from store.schemas import VERSION_PHOTOS, from_parquet
+from store.storage import Storage
+from store.versions import PublishedVersion, current_number, read_file, read_version
 from tasks.steps.plan_build import BuildPlan
+from tasks.steps.report import count_rejects
 
 __all__ = ["summarise_build"]
+
+_REJECTS = 8
 
 
 def summarise_build(
@@ -31,6 +36,8 @@ def summarise_build(
         "plan": plan.counts.as_json(),
         "photos": {status: n for status, n in manifest.counts.items() if n} if manifest else {},
         "seen": manifest.photos if manifest else 0,
+        "rejects": _rejects(storage, version) if version and published else [],
+        "look_in": _look_in(storage, version) if version else {},
         "faces": manifest.faces if manifest else 0,
         "index": None
         if manifest is None
@@ -45,3 +52,16 @@ def summarise_build(
         "content_sha256": manifest.content_sha256 if manifest else None,
         "seconds": seconds,
     }
+
+
+def _rejects(storage: Storage, version: PublishedVersion) -> list[dict[str, Any]]:
+    """The commonest reasons why photos are not in the index."""
+    data = read_file(storage, version, "photos.parquet")
+    photos = from_parquet(data, VERSION_PHOTOS, where="photos.parquet", columns=["status", "reason"])
+    return [{"status": status, "reason": reason, "photos": n} for status, reason, n in count_rejects(photos)[:_REJECTS]]
+
+
+def _look_in(storage: Storage, version: PublishedVersion) -> dict[str, str]:
+    """Where every photo's row stands, and where people read about them."""
+    folder = version_folder(version.number)
+    return {"photos": storage.uri_of(f"{folder}/photos.parquet"), "report": storage.uri_of(f"{folder}/report.html")}

@@ -157,7 +157,7 @@ def test_query_takes_a_url(built, photo, capsys):
             assert answer["image"] == url
             assert answer["faces"][0]["matches"][0]["uri"] == str(photo)
             gone = refused(capsys, "query", f"{url}.gone.jpg", "--store", built)
-            assert gone.startswith(f"{url}.gone.jpg does not exist")
+            assert gone.startswith(f"{url}.gone.jpg cannot be read (HTTP 404)")
         finally:
             server.shutdown()
             thread.join()
