@@ -22,7 +22,7 @@ from tasks.steps.list_photos import list_photos
 from tasks.steps.plan_build import plan_build
 from tasks.steps.wall import run_behind_wall
 
-__all__ = ["compare_workers"]
+__all__ = ["compare_workers", "main"]
 
 _SHARDS, _SHARD_PHOTOS, _ROUNDS = 8, 96, 3
 

@@ -30,7 +30,7 @@ from tasks.steps.embed_faces import face_input_of_row
 from tasks.steps.main_face import main_face
 from tasks.steps.photo_faces import load_nets, rows_of_faces
 
-__all__ = ["FaceSample", "compare", "main", "sample_faces"]
+__all__ = ["FaceSample", "cards_of", "compare", "main", "read_pairs", "sample_faces"]
 
 UInt8Array = npt.NDArray[np.uint8]
 _BATCH = 32

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-__all__ = ["HostilePhoto", "fine_photos", "hostile_photos"]
+__all__ = ["HostilePhoto", "fine_photos", "hostile_photos", "png_bomb"]
 
 _NAMES = (
     "line\nbreak.jpg", "\x1b[31mred.png", "<script>alert(1)<script>.jpg", "-rf.jpg", "100%41.jpg", "a::b.png",
