@@ -4,12 +4,13 @@ N crops, C channels, H rows, W columns.
 """
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["AugmentSettings", "augment_crops"]
+__all__ = ["AugmentSettings", "Changes", "apply_changes", "augment_crops", "draw_changes"]
 
 
 @dataclass(frozen=True)
@@ -45,24 +46,51 @@ class AugmentSettings:
                 raise ValueError(f"augment.{field.name}: got {value}, wanted a value in [0, {most:g}]")
 
 
-def augment_crops(crops_NCHW: Tensor, settings: AugmentSettings, *, generator: torch.Generator) -> Tensor:
-    """The crops mirrored, moved, turned, scaled and re-lit, each at random.
+class Changes(NamedTuple):
+    """What is done to each of N crops: placements (N, 2, 3), brightness (N, 1), contrast (N, 1), colour (N, 3), float32."""
+
+    placement: Tensor
+    brightness: Tensor
+    contrast: Tensor
+    colour: Tensor
+
+    def part(self, which: slice) -> "Changes":
+        """The changes of some of the crops."""
+        return Changes(*(column[which] for column in self))
+
+
+def draw_changes(count: int, settings: AugmentSettings, *, generator: torch.Generator) -> Changes:
+    """Draw what is to be done to `count` crops, on the processor, so that all devices and all ways to cut a batch draw alike."""
+    placement = _placements(count, settings, generator)
+    brightness = _spread(count, 1, settings.brightness, generator)
+    contrast = 1 + _spread(count, 1, settings.contrast, generator)
+    colour = 1 + _spread(count, 3, settings.colour, generator)
+    return Changes(placement, brightness, contrast, colour)
+
+
+def apply_changes(crops_NCHW: Tensor, changes: Changes) -> Tensor:
+    """The crops mirrored, moved, turned, scaled and re-lit, each by its own changes.
 
     Args:
         crops_NCHW: float32, (N, 3, H, W), in [0, 1].
-        settings: how much of each.
-        generator: on the processor, wherever the crops are, so that devices draw alike.
+        changes: of N crops.
 
     Returns:
         Same dtype, shape, range and device; pixels from outside a crop repeat its border.
     """
-    grid = functional.affine_grid(
-        _placements(len(crops_NCHW), settings, generator).to(crops_NCHW.device),
-        list(crops_NCHW.shape),
-        align_corners=False,
-    )
+    device = crops_NCHW.device
+    grid = functional.affine_grid(changes.placement.to(device), list(crops_NCHW.shape), align_corners=False)
     moved = functional.grid_sample(crops_NCHW, grid, padding_mode="border", align_corners=False)
-    return _relight(moved, settings, generator)
+    means = moved.mean(dim=(1, 2, 3), keepdim=True)
+    colour = changes.colour[:, :, None, None].to(device)
+    factor = (changes.contrast * changes.colour)[:, :, None, None].to(device)
+    added = changes.brightness[:, :, None, None].to(device)
+    return ((moved - means) * factor + means * colour + added).clamp(0, 1)
+
+
+def augment_crops(crops_NCHW: Tensor, settings: AugmentSettings, *, generator: torch.Generator) -> Tensor:
+    """The crops changed at random: `apply_changes` with what `draw_changes` draws."""
+    return apply_changes(crops_NCHW, draw_changes(len(crops_NCHW), settings, generator=generator))
 
 
 def _placements(count: int, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
@@ -79,17 +107,6 @@ def _placements(count: int, settings: AugmentSettings, generator: torch.Generato
         ],
         dim=1,
     )
-
-
-def _relight(crops_NCHW: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
-    count, device = len(crops_NCHW), crops_NCHW.device
-    brightness = _spread(count, 1, settings.brightness, generator)
-    contrast = 1 + _spread(count, 1, settings.contrast, generator)
-    colour = 1 + _spread(count, 3, settings.colour, generator)
-    means = crops_NCHW.mean(dim=(1, 2, 3), keepdim=True)
-    factor = (contrast * colour)[:, :, None, None].to(device)
-    added = brightness[:, :, None, None].to(device)
-    return ((crops_NCHW - means) * factor + means * colour[:, :, None, None].to(device) + added).clamp(0, 1)
 
 
 def _spread(count: int, columns: int, most: float, generator: torch.Generator) -> Tensor:

@@ -55,7 +55,7 @@ class Decoder(nn.Module):
             if value < least:
                 raise ValueError(f"{name}: got {value}, wanted at least {least}")
         doublings = (min(height, width) // SMALLEST_GRID).bit_length() - 1
-        self.height, self.width = height, width
+        self.dimension, self.height, self.width = dimension, height, width
         self.grid = (-(-height // 2**doublings), -(-width // 2**doublings))
         widths = [channels * 2 ** min(4, level) for level in range(doublings - 1, -1, -1)]
         self.first = nn.Linear(dimension, widths[0] * self.grid[0] * self.grid[1])

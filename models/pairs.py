@@ -122,19 +122,27 @@ def sample_pairs(labels_N: NDArray[np.integer[Any]], *, pairs: int, generator: n
 
 
 def sample_batch(
-    labels_N: NDArray[np.integer[Any]], *, people: int, photos: int, strangers: int = 0, generator: np.random.Generator
+    labels_N: NDArray[np.integer[Any]],
+    *,
+    people: int,
+    photos: int,
+    strangers: int = 0,
+    stranger_views: int = 1,
+    generator: np.random.Generator,
 ) -> Rows:
-    """Draw the rows of a batch that is rich in pairs: `photos` of each of some people, and a few who appear once.
+    """Draw the rows of a batch that is rich in pairs: `photos` of each of some people, and a few with a single photo.
 
     Args:
         labels_N: integer, (N,), the person of each face.
         people: how many with at least two photos; fewer if there are not so many.
         photos: of each of them, at most; a person with fewer gives all.
-        strangers: how many of those with a single photo, at most.
+        strangers: how many of those with a single photo, at most; they serve as other people.
+        stranger_views: how often each of these photos stands in the batch. Two views, each augmented in its own way, make
+            a pair of one person out of a single photo.
         generator: where the choice comes from.
 
     Returns:
-        int64, no row twice.
+        int64, no row twice but those of strangers.
 
     Raises:
         ValueError: fewer than two people, or nobody with two photos; the message says what was got.
@@ -148,7 +156,7 @@ def sample_batch(
     chosen = generator.permutation(everyone.several)[:people]
     alone = generator.permutation(everyone.single)[:strangers]
     rows = [everyone.row(who, generator.permutation(everyone.counts[who])[:photos]) for who in chosen]
-    return np.concatenate([*rows, everyone.row(alone, np.zeros_like(alone))])
+    return np.concatenate([*rows, np.repeat(everyone.row(alone, np.zeros_like(alone)), stranger_views)])
 
 
 class _People:

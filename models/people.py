@@ -44,7 +44,7 @@ class PeopleMetrics:
 
 
 def training_input(height: int, width: int) -> InputSpec:
-    """The input of every encoder trained here, (pixel - 127.5) / 128 as the published networks': for its card."""
+    """The input of every encoder trained here from scratch, (pixel - 127.5) / 128 as the published networks': for its card."""
     return InputSpec(
         height=height, width=width, colour="rgb", scale=1.0, mean=(127.5, 127.5, 127.5), std=(128.0, 128.0, 128.0)
     )
@@ -58,10 +58,19 @@ def select_people(crops_NHWC: NDArray[np.uint8], labels: Sequence[str], people: 
 
 
 @torch.inference_mode()
-def embed_people(network: nn.Module, people: PeopleCrops, *, device: str) -> NDArray[np.float32]:
-    """Everybody's embeddings, float32 (N, D); the network is left in evaluation mode."""
+def embed_people(
+    network: nn.Module, people: PeopleCrops, *, device: str, spec: InputSpec | None = None
+) -> NDArray[np.float32]:
+    """Everybody's embeddings, float32 (N, D); the network is left in evaluation mode.
+
+    Args:
+        network: of preprocessed faces to embeddings.
+        people: whose faces to embed.
+        device: where the network is.
+        spec: its input; None is `training_input` at the crops' size.
+    """
     network.eval()
-    spec = training_input(*people.crops.shape[1:3])
+    spec = spec or training_input(*people.crops.shape[1:3])
     starts = range(0, len(people.crops), CHUNK_FACES)
     chunks = (people.pixels(slice(start, start + CHUNK_FACES), device) for start in starts)
     return np.concatenate(
@@ -70,14 +79,14 @@ def embed_people(network: nn.Module, people: PeopleCrops, *, device: str) -> NDA
 
 
 def measure_people(
-    network: nn.Module, people: PeopleCrops, *, margin: float, device: str
+    network: nn.Module, people: PeopleCrops, *, margin: float, device: str, spec: InputSpec | None = None
 ) -> tuple[PeopleMetrics, float]:
-    """Metrics, and the mean contrastive loss of balanced pairs that are the same at every call.
+    """Metrics, and the mean contrastive loss of balanced pairs that are the same at every call; see `embed_people`.
 
     Raises:
         ValueError: fewer than two people, or nobody with two photos.
     """
-    emb_ND = embed_people(network, people, device=device)
+    emb_ND = embed_people(network, people, device=device, spec=spec)
     pairs = sample_pairs(people.labels, pairs=MEASURED_PAIRS, generator=np.random.default_rng(0))
     left_PD, right_PD, same_P = emb_ND[pairs.left], emb_ND[pairs.right], pairs.same
     loss = ContrastiveLoss(margin)(*map(torch.from_numpy, (left_PD, right_PD, same_P)))

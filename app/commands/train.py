@@ -11,6 +11,21 @@ from app.terminal import showing_progress
 
 __all__ = ["add_arguments", "run", "show"]
 
+_SETTINGS = (
+    "loss",
+    "rebuild_weight",
+    "epochs",
+    "patience",
+    "max_seconds",
+    "learning_rate",
+    "backbone_rate",
+    "clip_norm",
+    "precision",
+    "seed",
+    "threads",
+)
+"""Arguments that are fields of TrainingSettings."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """SOURCE and how to train."""
@@ -19,29 +34,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="start",
         default="scratch",
-        help="scratch (the default), or the id of an Inception-ResNet V1 in the store",
+        help="scratch (the default), or the id of an Inception-ResNet V1 or ResNet-50 in the store",
     )
-    parser.add_argument("--epochs", type=int, help="at most so many")
-    parser.add_argument("--max-seconds", type=float, help="stop training after so many seconds")
+    _add_network(parser)
+    _add_training(parser)
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the split, the first weights and the choice of pairs (default: 0)"
-    )
-    parser.add_argument(
-        "--input-px", type=int, default=80, help="side of the encoder's input, from scratch (default: 80)"
-    )
-    parser.add_argument(
-        "--width",
+        "--promotion-margin",
         type=float,
-        default=0.5,
-        help="share of the published network's channels, from scratch (default: 0.5)",
+        default=0.01,
+        help="in precision@1, by which it must be better to be used from now on (default: 0.01)",
     )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="torch's threads on the processor (default: the machine's cores)",
-    )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train (default: cpu)")
     parser.add_argument(
         "--workers",
         type=int,
@@ -50,27 +52,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    network = parser.add_argument_group("the network, from scratch")
+    network.add_argument("--network", choices=["inception-resnet-v1", "resnet50"], default="inception-resnet-v1")
+    network.add_argument(
+        "--width", type=float, default=0.5, help="share of Inception-ResNet V1's channels (default: 0.5)"
+    )
+    network.add_argument("--dimension", type=int, default=128, help="of the embedding (default: 128)")
+    network.add_argument("--input-px", type=int, default=80, help="side of the encoder's input (default: 80)")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    training = parser.add_argument_group("the training")
+    training.add_argument("--loss", choices=["contrastive", "triplet", "classification"], default="contrastive")
+    training.add_argument("--rebuild-weight", type=float, help="of the reconstruction loss; 0 goes without a decoder")
+    training.add_argument("--epochs", type=int, help="at most so many")
+    training.add_argument("--patience", type=int, help="stop after so many epochs without a better one")
+    training.add_argument("--max-seconds", type=float, help="stop after so many seconds")
+    training.add_argument("--learning-rate", type=float, help="the highest")
+    training.add_argument(
+        "--backbone-rate", type=float, help="share of it for all but the last layers, for pretrained ones (0.1, say)"
+    )
+    training.add_argument("--clip-norm", type=float, help="shorten gradients longer than this")
+    training.add_argument("--precision", choices=["float32", "bfloat16"], help="of the layers (default: float32)")
+    training.add_argument(
+        "--seed", type=int, default=0, help="of the split, the first weights and the choice of faces (default: 0)"
+    )
+    training.add_argument(
+        "--threads",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="torch's threads on the processor (default: the machine's cores)",
+    )
+    training.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train (default: cpu)")
+    training.add_argument("--processes", type=int, default=1, help="that train together, one a GPU (default: 1)")
+    training.add_argument("--machines", type=int, default=1, help="with so many processes each (default: 1)")
+    training.add_argument("--meet-at", metavar="HOST:PORT", help="of this machine, for more than one")
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the flow `train-encoder`."""
     from flows.train_encoder import train_encoder  # noqa: PLC0415
     from models.training import PHOTO_SETTINGS  # noqa: PLC0415
     from tasks import policies  # noqa: PLC0415
-    from tasks.steps.train_encoder import NetworkSettings  # noqa: PLC0415
+    from tasks.steps.train_encoder import NetworkSettings, Processes  # noqa: PLC0415
 
     store = store_of(args)
     refuse_early(args, store=store)
-    settings = replace(PHOTO_SETTINGS, seed=args.seed, max_seconds=args.max_seconds, threads=args.threads)
-    if args.epochs is not None:
-        settings = replace(settings, epochs=args.epochs)
+    changes: dict[str, Any] = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
+    network = NetworkSettings(
+        width=args.width,
+        dimension=args.dimension,
+        input_px=args.input_px,
+        seed=args.seed,
+        architecture=args.network,
+    )
     with showing_progress():
         trained = train_encoder.with_options(task_runner=policies.threads(args.workers))(
             source=args.source,
             store=store,
             start=args.start,
-            network=NetworkSettings(width=args.width, input_px=args.input_px, seed=args.seed),
-            settings=settings,
+            network=network,
+            settings=replace(PHOTO_SETTINGS, **changes),
             workers=args.workers,
             device=args.device,
+            processes=Processes(per_machine=args.processes, machines=args.machines, meet_at=args.meet_at),
+            promotion_margin=args.promotion_margin,
         )
     return trained.as_json()
 
@@ -83,4 +130,5 @@ def show(result: dict[str, Any]) -> str:
         f"{name:<22} {before[name]:.3f} -> {after[name]:.3f} on {result['held_out_people']} held-out people"
         for name in after
     ]
-    return "\n".join([*lines, result["why"]])
+    lines += [f"  {row['precision_at_1']:.3f}  {row['role']}" for row in result["promotion"]["table"]]
+    return "\n".join([*lines, result["why"], f"curves: {result['curves']['png']}"])

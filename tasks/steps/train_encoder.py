@@ -1,74 +1,76 @@
 """Train an encoder on the crops and labels of a store, and keep it there."""
 
-import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from safetensors.torch import load, save
-
-from models.card import BoxMargin, EncoderCard, encoder_id, parse_card
-from models.decoder import Decoder
-from models.encoder import load_encoder
-from models.inception_resnet_v1 import InceptionResnetV1, architecture_name, width_of_architecture
-from models.metrics import precision_at_1
-from models.pairs import PeopleSplit, split_people
-from models.training import PHOTO_SETTINGS, EpochRecord, TrainingSettings, train_encoder, training_input
-from store.encoders import add_encoder, encoder_in_use, promote_encoder, read_encoder
-from store.errors import EncoderUnknownError, LookalikeError
-from store.fingerprints import sha256_hex
-from store.layout import open_store
-from store.schemas import PLAN, from_parquet
-from store.shards import read_faces, read_photos
+from models.card import EncoderCard
+from models.encoder_error import EncoderError
+from models.pairs import split_people
+from models.training import (
+    PHOTO_SETTINGS,
+    EpochRecord,
+    RunOptions,
+    StepsDone,
+    TrainingDivergedError,
+    TrainingResult,
+    TrainingSettings,
+)
+from store.encoders import promote_encoder
+from store.errors import LookalikeError
+from store.layout import encoder_folder, open_store
 from store.storage import Storage
-from store.versions import current_number, read_version
 from tasks.steps.contract import Contract
-from tasks.steps.embed_faces import face_input_of_row
-from tasks.steps.main_face import main_face
+from tasks.steps.labelled_faces import face_inputs, labelled_faces
 from tasks.steps.plan_build import BuildPlan
 from tasks.steps.progress import report
+from tasks.steps.promotion import PROMOTION_MARGIN, Promotion, judge, rivals_of
+from tasks.steps.train_processes import Processes, run_job_in_processes
+from tasks.steps.training_curves import curves_csv, curves_png
+from tasks.steps.training_job import TrainingJob, job_folder, run_job
+from tasks.steps.training_network import (
+    DEMO_NETWORK,
+    SCRATCH,
+    NetworkSettings,
+    keep_encoder,
+    new_encoder,
+    start_network,
+)
 
-__all__ = ["DEMO_NETWORK", "SCRATCH", "NetworkSettings", "TrainedEncoder", "new_encoder", "train_on_store"]
+__all__ = [
+    "DEMO_NETWORK",
+    "SCRATCH",
+    "NetworkSettings",
+    "Processes",
+    "TrainedEncoder",
+    "TrainingOrder",
+    "new_encoder",
+    "train_on_store",
+]
 
 Row = dict[str, Any]
-SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)
-class NetworkSettings:
-    """The network a training from scratch starts with.
+class TrainingOrder:
+    """What is to be trained, and how.
 
     Attributes:
-        width: share of the published network's channels, in (0, 1].
-        dimension: of the embedding.
-        input_px: side of the square input.
-        box_margin: by how much the detector's box is made longer, in parts of its side.
-        seed: of the first weights.
+        start: "scratch", or the id of one of the project's networks in the store.
+        network: what scratch means.
+        settings: of the training.
+        device: "cpu" or "cuda".
+        processes: how many train together.
+        promotion_margin: in precision@1, by which the new encoder must be better to be used from then on.
     """
 
-    width: float = 0.5
-    dimension: int = 128
-    input_px: int = 80
-    box_margin: float = 0.3
-    seed: int = 0
-
-    def card(self) -> EncoderCard:
-        """The card of such a network, without its weights' hash."""
-        return EncoderCard(
-            format=1,
-            architecture=architecture_name(self.width),
-            input=training_input(self.input_px, self.input_px),
-            geometry=BoxMargin(box_margin=self.box_margin),
-            mirror_average=False,
-            dimension=self.dimension,
-        )
-
-
-DEMO_NETWORK = NetworkSettings(width=0.25, dimension=128, input_px=80, box_margin=0.2)
-"""A narrow network that learns drawn people in a minute or two on two cores."""
+    start: str = SCRATCH
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    settings: TrainingSettings = PHOTO_SETTINGS
+    device: str = "cpu"
+    processes: Processes = field(default_factory=Processes)
+    promotion_margin: float = PROMOTION_MARGIN
 
 
 @dataclass(frozen=True)
@@ -79,20 +81,26 @@ class TrainedEncoder:
         encoder: the best epoch's encoder, in the store.
         epochs: how many ran.
         best_epoch: the one kept, from 1.
+        stopped_by: "epochs", "max_seconds" or "patience".
         metrics_before: of the network it started from, on held-out people.
         metrics_after: of the best epoch, on the same people.
         promoted: whether later builds use it by default.
         why: the reason, in a sentence.
+        promotion: what it was compared with.
+        curves: uris of the curves, `csv` and `png`.
         held_out: people nothing was learned from or chosen by.
     """
 
     encoder: str
     epochs: int
     best_epoch: int
+    stopped_by: str
     metrics_before: dict[str, float]
     metrics_after: dict[str, float]
     promoted: bool
     why: str
+    promotion: dict[str, Any]
+    curves: dict[str, str]
     held_out: tuple[str, ...] = field(repr=False)
 
     def as_json(self) -> dict[str, Any]:
@@ -101,196 +109,128 @@ class TrainedEncoder:
         return shown | {"held_out_people": len(self.held_out)}
 
 
-def new_encoder(store: str, *, settings: NetworkSettings) -> str:
-    """Put a network with random first weights into the store as an encoder; returns its id."""
-    storage = open_store(store, create=True)
-    network = InceptionResnetV1(settings.width, settings.dimension)
-    network.initialise(settings.seed)
-    return _keep(storage, settings.card(), network, extra={"name": f"untrained, seed {settings.seed}"})
-
-
 def train_on_store(
     plan: BuildPlan,
+    order: TrainingOrder,
     *,
     store: str,
     contract: Contract,
-    start: str = SCRATCH,
-    network: NetworkSettings | None = None,
-    settings: TrainingSettings | None = None,
-    device: str = "cpu",
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> TrainedEncoder:
     """Train on every labelled photo of a plan: its main face, cut from the stored crop.
 
     People are split into those to learn from, those to choose the best epoch by, and those held out, on whom the
-    figures are taken. The new encoder is promoted when it is better on them than what it started from and than the
-    encoder in use.
+    figures are taken. The new encoder is promoted when it is better on them, by a margin, than what it started from and
+    than the encoder in use. The state of the training is kept under the store's runs/: the same call goes on after a kill.
 
     Args:
         plan: its shards are committed.
+        order: what to train, and how.
         store: its uri.
         contract: of the shards.
-        start: "scratch", or the id of an Inception-ResNet V1 in the store.
-        network: what scratch means.
-        settings: of the training.
-        device: "cpu" or "cuda".
         on_epoch: is told of each epoch.
+        say: is told what the user has to do elsewhere.
 
     Raises:
-        LookalikeError: too few people, or an encoder that cannot be trained; the message says what is wanted.
+        LookalikeError: too few people, an encoder that cannot be trained, or a training that came to no number; the
+            message says what is wanted. Nothing is kept then.
     """
     storage = open_store(store, create=True)
-    rows, labels = _labelled_rows(storage, plan, contract=contract.id)
-    settings = settings or PHOTO_SETTINGS
-    card, net = _start(storage, start, network or NetworkSettings())
-    epochs = settings.epochs
-
-    def tell(record: EpochRecord) -> None:
-        report("train", record.epoch, epochs)
-        if on_epoch is not None:
-            on_epoch(record)
-
+    rows, labels = labelled_faces(storage, plan, contract=contract.id)
     try:
-        split = split_people(labels, validation_share=0.15, held_out_share=0.25, seed=settings.seed)
-        result = train_encoder(
-            _inputs(rows, card),
-            labels,
-            network=net,
-            decoder=_decoder(card, seed=settings.seed),
-            settings=settings,
-            split=split,
-            device=device,
-            on_epoch=tell,
-        )
+        card, net = start_network(storage, order.start, order.network)
+        split = split_people(labels, validation_share=0.15, held_out_share=0.25, seed=order.settings.seed)
+        job = TrainingJob(face_inputs(rows, card), labels, card, dict(net.state_dict()), order.settings, split)
+        result = _run(job, storage, order, on_epoch=on_epoch, say=say)
+    except TrainingDivergedError as error:
+        photos = ", ".join(str(rows[row]["uri"]) for row in error.rows[:3])
+        raise LookalikeError(f"{error}; among its {len(error.rows)} photos are {photos}") from error
+    except EncoderError as error:
+        raise LookalikeError(f"this network cannot be trained: {error}") from error
     except ValueError as error:
         raise LookalikeError(
             f"{plan.source} cannot be trained on: {error}; photos of a person lie in a folder of their own"
         ) from error
-    before, after = asdict(result.metrics_before), asdict(result.metrics_after)
-    training = {
-        "source": plan.source,
-        "started_from": start,
-        "settings": asdict(settings),
-        "epochs": len(result.epochs),
-        "best_epoch": result.best_epoch,
-        "stopped_by": result.stopped_by,
-        "people": {"train": len(split.train), "validation": len(split.validation), "held_out": len(split.held_out)},
-        "photos": len(labels),
-        "last_epochs": [asdict(record) for record in result.epochs[-50:]],
-    }
-    extra = {
-        "name": f"trained on {len(split.train)} people",
-        "training": training,
-        "metrics": {"before": before, "after": after},
-    }
-    identity = _keep(storage, card, net.cpu(), extra=extra)
-    promoted, why = _promote(storage, identity, rows=rows, labels=labels, split=split, before=before, after=after)
+    promotion = _judged(storage, order, result, rows=rows, job=job)
+    net.load_state_dict(result.state_dict)
+    identity = keep_encoder(storage, card, net, extra=_card_entries(plan, order, job, result, promotion))
+    curves = _keep_curves(storage, identity, result, card)
+    if promotion.promoted:
+        promote_encoder(storage, identity)
+    storage.remove(job_folder(job.identity))
     return TrainedEncoder(
         encoder=identity,
         epochs=len(result.epochs),
         best_epoch=result.best_epoch,
-        metrics_before=before,
-        metrics_after=after,
-        promoted=promoted,
-        why=why,
+        stopped_by=result.stopped_by,
+        metrics_before=asdict(result.metrics_before),
+        metrics_after=asdict(result.metrics_after),
+        promoted=promotion.promoted,
+        why=promotion.why,
+        promotion=promotion.as_json(),
+        curves=curves,
         held_out=split.held_out,
     )
 
 
-def _decoder(card: EncoderCard, *, seed: int) -> Decoder:
-    """A decoder for the card's input, with first weights that follow from the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Decoder(card.dimension, card.input.height, card.input.width)
-
-
-def _labelled_rows(storage: Storage, plan: BuildPlan, *, contract: str) -> tuple[list[Row], list[str]]:
-    """The main face of every labelled photo, with its crop, and the labels; equal bytes count once."""
-    data = storage.read(storage.path_of(plan.table.uri), sha256=plan.table.sha256)
-    planned = from_parquet(data, PLAN, where=plan.table.uri).to_pylist()
-    label_of = {(row["shard"], row["uri"]): row["label"] for row in planned if row["label"]}
-    rows: list[Row] = []
-    labels: list[str] = []
-    seen: set[str] = set()
-    for shard in sorted({shard for shard, _ in label_of}):
-        faces: dict[str, list[Row]] = {}
-        for face in read_faces(storage, contract=contract, shard=shard).to_pylist():
-            faces.setdefault(face["photo_sha256"], []).append(face)
-        for photo in read_photos(storage, contract=contract, shard=shard).to_pylist():
-            label = label_of.get((shard, photo["uri"]))
-            if label is None or photo["photo_sha256"] in seen or photo["photo_sha256"] not in faces:
-                continue
-            seen.add(photo["photo_sha256"])
-            size = (photo["width"], photo["height"])
-            rows.append(main_face(faces[photo["photo_sha256"]], photo_size=size) | {"photo_size": size})
-            labels.append(label)
-    return rows, labels
-
-
-def _inputs(rows: list[Row], card: EncoderCard) -> npt.NDArray[np.uint8]:
-    return np.stack([face_input_of_row(row, card, photo_size=row["photo_size"]) for row in rows])
-
-
-def _start(storage: Storage, start: str, network: NetworkSettings) -> tuple[EncoderCard, InceptionResnetV1]:
-    if start == SCRATCH:
-        net = InceptionResnetV1(network.width, network.dimension)
-        net.initialise(network.seed)
-        return network.card(), net
-    stored = read_encoder(storage, start)
-    card = parse_card(stored.card, where=f"encoder {start}")
-    width = width_of_architecture(card.architecture or "")
-    if width is None:
-        raise EncoderUnknownError(
-            f"encoder {start} is {card.architecture}: training starts from scratch or an Inception-ResNet V1"
-        )
-    if card.input != training_input(card.input.height, card.input.width):
-        raise EncoderUnknownError(f"encoder {start} wants another input than training makes: train from scratch")
-    load_encoder(card, stored.weights)
-    net = InceptionResnetV1(width, card.dimension)
-    net.load_state_dict(load(stored.weights))
-    return card, net
-
-
-def _keep(storage: Storage, card: EncoderCard, network: InceptionResnetV1, *, extra: dict[str, Any]) -> str:
-    weights = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
-    complete = card.model_copy(
-        update={"name": None, "training": None, "metrics": None, **extra, "sha256": sha256_hex(weights)}
-    )
-    identity = encoder_id(complete)
-    add_encoder(storage, identity, card=complete.model_dump(mode="json", exclude_none=True), weights=weights)
-    return identity
-
-
-def _promote(
+def _run(
+    job: TrainingJob,
     storage: Storage,
-    identity: str,
+    order: TrainingOrder,
     *,
-    rows: list[Row],
-    labels: list[str],
-    split: PeopleSplit,
-    before: dict[str, float],
-    after: dict[str, float],
-) -> tuple[bool, str]:
-    name = "precision_at_1"
-    if after[name] <= before[name]:
-        return False, f"kept, not promoted: precision@1 {after[name]:.3f} is no better than {before[name]:.3f} before"
-    in_use = encoder_in_use(storage) or _of_current_version(storage)
-    if in_use is not None and in_use != identity:
-        theirs = _precision_of(storage, in_use, rows=rows, labels=labels, people=set(split.held_out))
-        if after[name] <= theirs:
-            return False, f"kept, not promoted: precision@1 {after[name]:.3f}, the encoder in use has {theirs:.3f}"
-    promote_encoder(storage, identity)
-    return True, f"promoted: precision@1 on held-out people rose from {before[name]:.3f} to {after[name]:.3f}"
+    on_epoch: Callable[[EpochRecord], None] | None,
+    say: Callable[[str], None],
+) -> TrainingResult:
+    if order.processes.several:
+        return run_job_in_processes(job, storage, order.processes, device=order.device, on_epoch=on_epoch, say=say)
+    return run_job(job, storage, RunOptions(device=order.device, on_epoch=on_epoch, on_step=_report_step))
 
 
-def _of_current_version(storage: Storage) -> str | None:
-    return read_version(storage).manifest.encoder.id if current_number(storage) is not None else None
+def _judged(
+    storage: Storage, order: TrainingOrder, result: TrainingResult, *, rows: list[Row], job: TrainingJob
+) -> Promotion:
+    """The gate, over the held-out people."""
+    people = set(job.split.held_out)
+    asked = [n for n, label in enumerate(job.labels) if label in people]
+    labels = [job.labels[n] for n in asked]
+    rivals = rivals_of(
+        storage, start=order.start, before=result.metrics_before, rows=[rows[n] for n in asked], labels=labels
+    )
+    queries = sum(photos for photos in Counter(labels).values() if photos > 1)
+    return judge(result.metrics_after, rivals, margin=order.promotion_margin, queries=queries)
 
 
-def _precision_of(storage: Storage, encoder: str, *, rows: list[Row], labels: list[str], people: set[str]) -> float:
-    """Precision@1 of another encoder on the same held-out faces, cut as its own card says."""
-    stored = read_encoder(storage, encoder)
-    net = load_encoder(parse_card(stored.card, where=f"encoder {encoder}"), stored.weights, threads=os.cpu_count() or 1)
-    chosen = [n for n, label in enumerate(labels) if label in people]
-    emb_ND = net.embed(_inputs([rows[n] for n in chosen], net.card))
-    return precision_at_1(emb_ND, [labels[n] for n in chosen])
+def _report_step(steps: StepsDone) -> None:
+    report("train", steps.done, steps.total)
+
+
+def _card_entries(
+    plan: BuildPlan, order: TrainingOrder, job: TrainingJob, result: TrainingResult, promotion: Promotion
+) -> dict[str, Any]:
+    """What the new encoder's card says beyond its identity."""
+    training = {
+        "source": plan.source,
+        "started_from": order.start,
+        "settings": asdict(order.settings),
+        "epochs": len(result.epochs),
+        "best_epoch": result.best_epoch,
+        "stopped_by": result.stopped_by,
+        "people": {name: len(people) for name, people in asdict(job.split).items()},
+        "photos": len(job.labels),
+        "last_epochs": [asdict(record) for record in result.epochs[-50:]],
+    }
+    return {
+        "name": f"trained on {len(job.split.train)} people",
+        "training": training,
+        "metrics": {"before": asdict(result.metrics_before), "after": asdict(result.metrics_after)},
+        "promotion": promotion.as_json(),
+    }
+
+
+def _keep_curves(storage: Storage, identity: str, result: TrainingResult, card: EncoderCard) -> dict[str, str]:
+    folder = encoder_folder(identity)
+    title = f"{card.architecture}, {card.dimension} dimensions, encoder {identity[:8]}"
+    storage.write(f"{folder}/training.csv", curves_csv(result.epochs))
+    storage.write(f"{folder}/training.png", curves_png(result.epochs, best_epoch=result.best_epoch, title=title))
+    return {kind: storage.uri_of(f"{folder}/training.{kind}") for kind in ("csv", "png")}

@@ -70,6 +70,14 @@ def test_a_batch_holds_photos_of_some_people_and_strangers_once() -> None:
     assert seen == set(range(12))
 
 
+def test_strangers_stand_in_a_batch_as_often_as_they_are_viewed() -> None:
+    rows = sample_batch(LABELS, people=2, photos=2, strangers=1, stranger_views=3, generator=np.random.default_rng(0))
+    photos = Counter(LABELS[rows].tolist())
+    assert photos.pop(7) == 3
+    assert len(set(rows[LABELS[rows] == 7].tolist())) == 1
+    assert all(count == 2 for count in photos.values())
+
+
 def test_a_batch_takes_what_there_is() -> None:
     rows = sample_batch(LABELS, people=50, photos=50, strangers=50, generator=np.random.default_rng(0))
     assert sorted(rows.tolist()) == list(range(12))

@@ -17,7 +17,15 @@ from models.inception_resnet_v1 import InceptionResnetV1, architecture_name
 from models.metrics import precision_at_1
 from models.pairs import PeopleSplit, split_people
 from models.people import PeopleMetrics, embed_people, measure_people, select_people
-from models.training import EpochRecord, TrainingResult, TrainingSettings, train_encoder, training_input
+from models.training import (
+    EpochRecord,
+    RunOptions,
+    StepsDone,
+    TrainingResult,
+    TrainingSettings,
+    train_encoder,
+    training_input,
+)
 
 PEOPLE, PHOTOS, PX = 16, 4, 16
 LABELS = [f"p{person:02d}" for person in range(PEOPLE) for _ in range(PHOTOS)]
@@ -64,7 +72,9 @@ def train(
     torch.manual_seed(1)
     decoder = options.pop("decoder", None) or Decoder(12, PX, PX, channels=2)
     split = options.pop("split", SPLIT)
-    return train_encoder(crops, LABELS, network=network, decoder=decoder, settings=settings, split=split, **options)
+    return train_encoder(
+        crops, LABELS, network=network, decoder=decoder, settings=settings, split=split, run=RunOptions(**options)
+    )
 
 
 def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -72,7 +82,7 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 def without_seconds(result: TrainingResult) -> list[EpochRecord]:
-    return [replace(record, seconds=0) for record in result.epochs]
+    return [replace(record, seconds=0, faces_per_second=0, seconds_left=0) for record in result.epochs]
 
 
 def with_other_faces_of(people: tuple[str, ...]) -> np.ndarray:
@@ -87,7 +97,7 @@ def test_losses_fall_and_the_people_learnt_from_are_told_apart() -> None:
     before, _ = measure_people(network, learnt, margin=SETTINGS.margin, device="cpu")
     result = train(replace(SETTINGS, epochs=8, rebuild_weight=1.0, augment=None), network=network)
     after, _ = measure_people(network, learnt, margin=SETTINGS.margin, device="cpu")
-    assert result.epochs[-1].contrastive_loss < 0.5 * result.epochs[0].contrastive_loss
+    assert result.epochs[-1].loss < 0.5 * result.epochs[0].loss
     assert result.epochs[-1].reconstruction_loss < 0.9 * result.epochs[0].reconstruction_loss
     assert before.precision_at_1 < 0.8
     assert after.precision_at_1 > 0.95
@@ -113,8 +123,8 @@ def test_held_out_people_change_nothing_but_the_report() -> None:
 def test_nothing_is_learnt_from_validation_people() -> None:
     plain, other = train(), train(crops=with_other_faces_of(SPLIT.validation))
     for mine, theirs in zip(plain.epochs, other.epochs, strict=True):
-        assert (mine.contrastive_loss, mine.reconstruction_loss) == (
-            theirs.contrastive_loss,
+        assert (mine.loss, mine.reconstruction_loss) == (
+            theirs.loss,
             theirs.reconstruction_loss,
         )
         assert mine.validation_loss != theirs.validation_loss
@@ -232,6 +242,43 @@ def test_without_rebuilding_the_decoder_is_left_alone() -> None:
     assert all(record.reconstruction_loss == 0 for record in result.epochs)
 
 
+@pytest.mark.parametrize("loss", ["triplet", "classification"])
+def test_the_other_losses_tell_the_people_learnt_from_apart(loss: Any) -> None:
+    network = small_network()
+    learnt = select_people(CROPS, LABELS, SPLIT.train)
+    before, _ = measure_people(network, learnt, margin=SETTINGS.margin, device="cpu")
+    train(replace(SETTINGS, epochs=8, loss=loss, rebuild_weight=0, augment=None), network=network)
+    after, _ = measure_people(network, learnt, margin=SETTINGS.margin, device="cpu")
+    assert before.precision_at_1 < 0.8
+    assert after.precision_at_1 > 0.95
+
+
+def test_training_ends_when_no_epoch_is_better_for_some_time(scripted: Any) -> None:
+    scripted([(0.5, 0.5), (0.4, 0.5), (0.4, 0.5), (0.9, 0.5), (0.9, 0.5)])
+    result = train(replace(SETTINGS, epochs=5, batches_per_epoch=1, patience=2))
+    assert (result.stopped_by, len(result.epochs), result.best_epoch) == ("patience", 3, 1)
+
+
+def test_patience_starts_anew_with_every_better_epoch(scripted: Any) -> None:
+    scripted([(0.1, 0.5), (0.1, 0.5), (0.2, 0.5), (0.2, 0.5), (0.3, 0.5)])
+    result = train(replace(SETTINGS, epochs=5, batches_per_epoch=1, patience=2))
+    assert (result.stopped_by, result.best_epoch) == ("epochs", 5)
+
+
+def test_steps_are_told_with_their_pace() -> None:
+    told: list[StepsDone] = []
+    train(on_step=told.append)
+    assert [(steps.done, steps.total) for steps in told] == [(n, 24) for n in range(1, 25)]
+    assert all(steps.faces_per_second > 0 for steps in told)
+
+
+def test_an_epoch_says_how_fast_it_went_and_how_long_the_rest_takes() -> None:
+    epochs = train().epochs
+    for record in epochs:
+        assert record.faces_per_second == pytest.approx(12 * 8 * record.epoch / record.seconds, rel=0.01, abs=0.1)
+        assert record.seconds_left == pytest.approx(record.seconds / record.epoch * (3 - record.epoch), abs=0.1)
+
+
 def test_strangers_and_no_augmentation_train_too() -> None:
     labels = [*LABELS[:-PHOTOS], *(f"stranger {index}" for index in range(PHOTOS))]
     split = PeopleSplit(
@@ -243,7 +290,7 @@ def test_strangers_and_no_augmentation_train_too() -> None:
     result = train_encoder(
         CROPS, labels, network=small_network(), decoder=Decoder(12, PX, PX, channels=2), settings=settings, split=split
     )
-    assert np.isfinite(result.epochs[0].contrastive_loss)
+    assert np.isfinite(result.epochs[0].loss)
 
 
 @pytest.mark.parametrize(

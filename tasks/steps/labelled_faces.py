@@ -1,0 +1,56 @@
+"""The faces that an encoder can be trained or measured on: one a labelled photo."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.card import EncoderCard
+from store.schemas import PLAN, from_parquet
+from store.shards import read_faces, read_photos
+from store.storage import Storage
+from tasks.steps.embed_faces import face_input_of_row
+from tasks.steps.main_face import main_face
+from tasks.steps.plan_build import BuildPlan
+
+__all__ = ["face_inputs", "labelled_faces"]
+
+Row = dict[str, Any]
+
+
+def labelled_faces(storage: Storage, plan: BuildPlan, *, contract: str) -> tuple[list[Row], list[str]]:
+    """The main face of every labelled photo of a plan, with its crop and `photo_size`, and the labels.
+
+    Equal bytes count once; a photo without a face does not count.
+
+    Args:
+        storage: the store.
+        plan: its shards are committed.
+        contract: the contract's id.
+    """
+    data = storage.read(storage.path_of(plan.table.uri), sha256=plan.table.sha256)
+    planned = from_parquet(data, PLAN, where=plan.table.uri).to_pylist()
+    label_of = {(row["shard"], row["uri"]): row["label"] for row in planned if row["label"]}
+    rows: list[Row] = []
+    labels: list[str] = []
+    seen: set[str] = set()
+    for shard in sorted({shard for shard, _ in label_of}):
+        faces: dict[str, list[Row]] = {}
+        for face in read_faces(storage, contract=contract, shard=shard).to_pylist():
+            faces.setdefault(face["photo_sha256"], []).append(face)
+        for photo in read_photos(storage, contract=contract, shard=shard).to_pylist():
+            label = label_of.get((shard, photo["uri"]))
+            if label is None or photo["photo_sha256"] in seen or photo["photo_sha256"] not in faces:
+                continue
+            seen.add(photo["photo_sha256"])
+            size = (photo["width"], photo["height"])
+            rows.append(main_face(faces[photo["photo_sha256"]], photo_size=size) | {"photo_size": size})
+            labels.append(label)
+    return rows, labels
+
+
+def face_inputs(rows: Sequence[Row], card: EncoderCard) -> npt.NDArray[np.uint8]:
+    """The faces as an encoder takes them, uint8 (N, height, width, 3), cut from their stored crops."""
+    empty = np.empty((0, card.input.height, card.input.width, 3), np.uint8)
+    return np.stack([face_input_of_row(row, card, photo_size=row["photo_size"]) for row in rows]) if rows else empty
