@@ -13,6 +13,7 @@ __all__ = ["add_arguments", "run", "show"]
 
 _SETTINGS = (
     "loss",
+    "margin",
     "rebuild_weight",
     "epochs",
     "patience",
@@ -20,6 +21,7 @@ _SETTINGS = (
     "learning_rate",
     "backbone_rate",
     "clip_norm",
+    "micro_batches",
     "precision",
     "seed",
     "threads",
@@ -65,6 +67,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_training(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("the training")
     training.add_argument("--loss", choices=["contrastive", "triplet", "classification"], default="contrastive")
+    training.add_argument("--margin", type=float, help="of the contrastive loss, in (0, 2)")
     training.add_argument("--rebuild-weight", type=float, help="of the reconstruction loss; 0 goes without a decoder")
     training.add_argument("--epochs", type=int, help="at most so many")
     training.add_argument("--patience", type=int, help="stop after so many epochs without a better one")
@@ -74,6 +77,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--backbone-rate", type=float, help="share of it for all but the last layers, for pretrained ones (0.1, say)"
     )
     training.add_argument("--clip-norm", type=float, help="shorten gradients longer than this")
+    training.add_argument("--micro-batches", type=int, help="parts that a batch is cut into (default: 1)")
     training.add_argument("--precision", choices=["float32", "bfloat16"], help="of the layers (default: float32)")
     training.add_argument(
         "--seed", type=int, default=0, help="of the split, the first weights and the choice of faces (default: 0)"
@@ -92,14 +96,21 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the flow `train-encoder`."""
-    from flows.train_encoder import train_encoder  # noqa: PLC0415
     from models.training import PHOTO_SETTINGS  # noqa: PLC0415
-    from tasks import policies  # noqa: PLC0415
+    from store.errors import LookalikeError  # noqa: PLC0415
     from tasks.steps.train_encoder import NetworkSettings, Processes  # noqa: PLC0415
 
     store = store_of(args)
-    refuse_early(args, store=store)
     changes: dict[str, Any] = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
+    try:
+        settings = replace(PHOTO_SETTINGS, **changes)
+        processes = Processes(per_machine=args.processes, machines=args.machines, meet_at=args.meet_at)
+    except ValueError as error:
+        raise LookalikeError(f"this training cannot be: {error}") from error
+    refuse_early(args, store=store)
+    from flows.train_encoder import train_encoder  # noqa: PLC0415
+    from tasks import policies  # noqa: PLC0415
+
     network = NetworkSettings(
         width=args.width,
         dimension=args.dimension,
@@ -113,10 +124,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             store=store,
             start=args.start,
             network=network,
-            settings=replace(PHOTO_SETTINGS, **changes),
+            settings=settings,
             workers=args.workers,
             device=args.device,
-            processes=Processes(per_machine=args.processes, machines=args.machines, meet_at=args.meet_at),
+            processes=processes,
             promotion_margin=args.promotion_margin,
         )
     return trained.as_json()

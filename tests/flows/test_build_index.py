@@ -103,6 +103,15 @@ def test_train_flow_stores_an_encoder_and_publishes_nothing(prefect_api, drawn_p
     assert published_numbers(storage) == []
     assert not (Path(store) / "embeddings").exists()
 
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    with get_client(sync_client=True) as client:
+        key = ArtifactFilterKey(any_=["trained-encoder"])
+        (artifact,) = client.read_artifacts(artifact_filter=ArtifactFilter(key=key))
+    assert f"# Encoder `{trained.encoder}`" in artifact.data
+    assert "data:image/png;base64," in artifact.data
+
 
 def test_build_killed_half_way_goes_on_where_it_was(prefect_server, drawn_people, tmp_path):
     from tasks.steps.train_encoder import NetworkSettings, new_encoder
