@@ -7,6 +7,7 @@ behind; the shard is computed again without that photo, whose row then says why.
 
 import contextlib
 import mmap
+import os
 import resource
 import signal
 import struct
@@ -23,6 +24,7 @@ __all__ = ["OPEN", "PhotoBudget", "PhotoKilledError", "Wall", "run_behind_wall",
 R = TypeVar("R")
 
 _NONE = -1
+_STDERR = 2
 _NUMBER = struct.Struct("<q")
 _OUT_OF_TIME = {signal.SIGPROF: "cpu_seconds", signal.SIGALRM: "wall_seconds"}
 
@@ -76,7 +78,7 @@ class Wall:
         notes = _notes(self.journal)
         _NUMBER.pack_into(notes, 0, photo)
         try:
-            with _limits(self.budget):
+            with _limits(self.budget), _silence():
                 yield
         finally:
             _NUMBER.pack_into(notes, 0, _NONE)
@@ -159,7 +161,7 @@ def _spawn() -> Any:
 
 
 def _within(budget: PhotoBudget, function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-    with _limits(budget):
+    with _limits(budget), _silence():
         return function(*args, **kwargs)
 
 
@@ -179,6 +181,19 @@ def _limits(budget: PhotoBudget) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """What a decoder's C code prints about a file goes nowhere: the photo's row says what was wrong, to whom it matters."""
+    kept, nowhere = os.dup(_STDERR), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, _STDERR)
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _lower(*limits: int) -> int:

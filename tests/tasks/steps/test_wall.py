@@ -37,6 +37,8 @@ def decode(kind, marker=""):
         except MemoryError:
             return "too much memory"
         return "bloated"
+    if kind == "chatters":
+        os.write(2, b"decoder: scanline 7 is odd")
     if kind == "once" and not os.path.exists(marker):
         open(marker, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -51,6 +53,11 @@ def shard(kinds, marker="", *, wall):
         with wall.around(number):
             rows.append(decode(kind, marker))
     return rows
+
+def speaks_afterwards(*, wall):
+    with wall.around(0):
+        decode("chatters")
+    os.write(2, b"the step's own words")
 
 def dies_between(kinds, *, wall):
     with wall.around(0):
@@ -202,6 +209,19 @@ def test_in_the_users_own_process_nothing_is_limited() -> None:
         assert signal.getitimer(signal.ITIMER_PROF)[0] == 0
     assert signal.getsignal(signal.SIGALRM) is before
     assert OPEN.verdict(0) is None
+
+
+def test_what_decoders_print_of_a_file_does_not_reach_the_user_and_what_the_step_prints_does(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    import wall_steps
+
+    with children(1):
+        run_behind_wall(wall_steps.speaks_afterwards, budget=SMALL)
+    run_once_behind_wall(wall_steps.decode, "chatters", budget=SMALL)
+    told = capfd.readouterr().err
+    assert "the step's own words" in told
+    assert "scanline" not in told
 
 
 def test_no_journal_stays_behind(pool: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
