@@ -12,7 +12,7 @@ from app.environment import prepare_prefect
 
 __all__ = ["main"]
 
-COMMANDS = ("demo", "plan", "build", "query", "train", "versions")
+COMMANDS = ("demo", "plan", "build", "query", "train", "evaluate", "versions")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

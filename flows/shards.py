@@ -1,24 +1,44 @@
 """The mapped part that flows share: a task a shard, and progress as they end."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from prefect import unmapped
 from prefect.futures import PrefectFuture, as_completed
 
+from store.refs import ArtifactRef
 from tasks import policies
 from tasks.embed_faces import embed_faces
 from tasks.find_faces import find_faces
 from tasks.steps.contract import Contract
 from tasks.steps.find_faces import FoundFaces, shard_of
-from tasks.steps.plan_build import BuildPlan
 from tasks.steps.progress import report
 from tasks.steps.resolve_encoder import EncoderRef
 
-__all__ = ["align_shards", "embed_shards"]
+__all__ = ["ShardPlan", "align_shards", "embed_shards"]
 
 
-def align_shards(plan: BuildPlan, *, store: str, contract: Contract) -> list[FoundFaces]:
+class ShardPlan(Protocol):
+    """The shards of a plan, as a build's and an evaluation's have them."""
+
+    @property
+    def requests(self) -> tuple[ArtifactRef, ...]:
+        """LISTING of each shard that is not committed yet."""
+
+    @property
+    def finished(self) -> tuple[ArtifactRef, ...]:
+        """LISTING of each new shard that an earlier run committed."""
+
+    @property
+    def kept(self) -> tuple[ArtifactRef, ...]:
+        """Committed shards that are used as they are."""
+
+    @property
+    def embedded(self) -> frozenset[str]:
+        """Names of the shards that the encoder's embeddings are stored for."""
+
+
+def align_shards(plan: ShardPlan, *, store: str, contract: Contract) -> list[FoundFaces]:
     """Commit every shard of a plan; those an earlier run finished come from the cache or the store."""
     fixed: dict[str, Any] = {"store": unmapped(store), "contract": unmapped(contract)}
     again = policies.stored_in(find_faces, store, refresh=False).map(list(plan.finished), **fixed)
@@ -27,7 +47,7 @@ def align_shards(plan: BuildPlan, *, store: str, contract: Contract) -> list[Fou
 
 
 def embed_shards(
-    found: Sequence[FoundFaces], plan: BuildPlan, *, store: str, contract: Contract, encoder: EncoderRef
+    found: Sequence[FoundFaces], plan: ShardPlan, *, store: str, contract: Contract, encoder: EncoderRef
 ) -> None:
     """Embed every shard that the next version stands on and that this encoder has not embedded."""
     shards = [*found, *(FoundFaces(shard=ref, computed=False) for ref in plan.kept)]
