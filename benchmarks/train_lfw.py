@@ -64,7 +64,7 @@ SMALL = Scale(
     0.25,
     128,
     TrainingSettings(
-        epochs=12, batches_per_epoch=50, batch_people=24, batch_photos=3, batch_strangers=12, learning_rate=5e-3
+        epochs=20, batches_per_epoch=50, batch_people=24, batch_photos=3, batch_strangers=12, learning_rate=1e-2
     ),
 )
 FULL = Scale(
