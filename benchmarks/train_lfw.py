@@ -39,7 +39,7 @@ from models.roc import roc_curve
 from models.snapshot import Snapshot
 from models.spectrum import variance_spectrum
 from models.torch_threads import torch_threads
-from models.training import EpochRecord, RunOptions, TrainingSettings, train_encoder
+from models.training import GPU_SETTINGS, PHOTO_SETTINGS, EpochRecord, RunOptions, TrainingSettings, train_encoder
 from models.verification import cross_validate
 
 __all__ = ["ARMS", "Arm", "Scale", "main", "run_arm"]
@@ -58,31 +58,8 @@ class Scale:
     settings: TrainingSettings
 
 
-SMALL = Scale(
-    "small",
-    80,
-    0.25,
-    128,
-    TrainingSettings(
-        epochs=20, batches_per_epoch=50, batch_people=24, batch_photos=3, batch_strangers=12, learning_rate=1e-2
-    ),
-)
-FULL = Scale(
-    "full",
-    160,
-    1.0,
-    512,
-    TrainingSettings(
-        epochs=60,
-        batches_per_epoch=200,
-        batch_people=64,
-        batch_photos=3,
-        batch_strangers=64,
-        learning_rate=3e-3,
-        clip_norm=5.0,
-        precision="bfloat16",
-    ),
-)
+SMALL = Scale("small", 80, 0.25, 128, PHOTO_SETTINGS)
+FULL = Scale("full", 160, 1.0, 512, GPU_SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -278,7 +255,7 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="160 px and the whole network")
     parser.add_argument("--epochs", type=int, help="in place of the scale's own")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=max(1, (os.cpu_count() or 1) // 2))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.device != "cpu" and not torch.cuda.is_available():

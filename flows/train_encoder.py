@@ -6,7 +6,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.shards import align_shards
-from models.training import PHOTO_SETTINGS, TrainingSettings
+from models.training import TrainingSettings
 from tasks import policies
 from tasks.list_photos import list_photos
 from tasks.plan_build import plan_build
@@ -43,8 +43,8 @@ def train_encoder(
         source: a folder with a folder a person, or an s3:// prefix of that shape.
         store: a folder or an s3:// prefix; made when it is missing.
         start: "scratch", or the id of an Inception-ResNet V1 or ResNet-50 in the store.
-        network: the network that scratch means.
-        settings: of the training.
+        network: the network that scratch means; by default one that suits the device.
+        settings: of the training; by default those that suit the device.
         workers: child processes that align shards.
         shard_photos: photos a shard, about.
         device: "cpu" or "cuda", for the training.
@@ -65,8 +65,8 @@ def train_encoder(
     with stages.stage("train"):
         order = TrainingOrder(
             start=start,
-            network=network or NetworkSettings(),
-            settings=settings or PHOTO_SETTINGS,
+            network=network,
+            settings=settings,
             device=device,
             processes=processes or Processes(),
             promotion_margin=promotion_margin,

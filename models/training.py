@@ -20,10 +20,11 @@ from models.pairs import PeopleSplit, sample_pairs
 from models.people import PeopleCrops, PeopleMetrics, measure_people, select_people, training_input
 from models.torch_threads import torch_threads
 from models.trainer import Trainer, TrainingDivergedError
-from models.training_settings import DEMO_SETTINGS, PHOTO_SETTINGS, TrainingSettings
+from models.training_settings import DEMO_SETTINGS, GPU_SETTINGS, PHOTO_SETTINGS, TrainingSettings
 
 __all__ = [
     "DEMO_SETTINGS",
+    "GPU_SETTINGS",
     "PHOTO_SETTINGS",
     "EpochRecord",
     "PeopleMetrics",

@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from tasks import policies  # noqa: PLC0415
 
     store = store_of(args)
-    refuse_early(args, store=store)
     with showing_progress():
+        refuse_early(args, store=store)  # which brings the encoder, from the web if need be
         return build_index.with_options(task_runner=policies.threads(args.workers))(
             source=args.source,
             store=store,
@@ -69,6 +69,7 @@ def show(result: dict[str, Any]) -> str:
     lines.append(
         "source: " + ", ".join(f"{n:,} {kind}" for kind, n in plan.items() if n or kind in {"added", "removed"})
     )
+    lines += _embedded(result)
     lines.append("shards: " + ", ".join(f"{n:,} {kind}" for kind, n in result["shards"].items()))
     if result["index"]:
         index = result["index"]
@@ -76,3 +77,15 @@ def show(result: dict[str, Any]) -> str:
         lines.append(f"index: {index['key']}, recall@10 {recall}, {index['bytes']:,} bytes")
     lines.append("seconds: " + ", ".join(f"{stage} {s:.1f}" for stage, s in seconds.items()))
     return "\n".join(lines)
+
+
+def _embedded(result: dict[str, Any]) -> list[str]:
+    """What was embedded from stored crops, where any was."""
+    embedded = result["embedded"]
+    if not embedded["from_stored_crops"]:
+        return []
+    verb = "re-embedded" if embedded["instead_of"] else "embedded"
+    line = f"{verb} {embedded['from_stored_crops']:,} faces from stored crops"
+    if result["shards"]["computed"]:
+        return [f"{line}; faces were searched in the photos of new shards only"]
+    return [f"{line}: no photo was decoded, no face was searched"]

@@ -58,10 +58,10 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     network = parser.add_argument_group("the network, from scratch")
     network.add_argument("--network", choices=["inception-resnet-v1", "resnet50"], default="inception-resnet-v1")
     network.add_argument(
-        "--width", type=float, default=0.5, help="share of Inception-ResNet V1's channels (default: 0.5)"
+        "--width", type=float, help="share of Inception-ResNet V1's channels (default: 0.25, on a GPU 1)"
     )
-    network.add_argument("--dimension", type=int, default=128, help="of the embedding (default: 128)")
-    network.add_argument("--input-px", type=int, default=80, help="side of the encoder's input (default: 80)")
+    network.add_argument("--dimension", type=int, help="of the embedding (default: 128, on a GPU 512)")
+    network.add_argument("--input-px", type=int, help="side of the encoder's input (default: 80, on a GPU 160)")
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
@@ -78,15 +78,19 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     training.add_argument("--clip-norm", type=float, help="shorten gradients longer than this")
     training.add_argument("--micro-batches", type=int, help="parts that a batch is cut into (default: 1)")
-    training.add_argument("--precision", choices=["float32", "bfloat16"], help="of the layers (default: float32)")
+    training.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        help="of the layers (default: float32, on a GPU bfloat16)",
+    )
     training.add_argument(
         "--seed", type=int, default=0, help="of the split, the first weights and the choice of faces (default: 0)"
     )
     training.add_argument(
         "--threads",
         type=int,
-        default=os.cpu_count() or 1,
-        help="torch's threads on the processor (default: the machine's cores)",
+        default=max(1, (os.cpu_count() or 1) // 2),
+        help="torch's threads on the processor (default: half of the machine's cores: on a busy machine more are slower)",
     )
     training.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to train (default: cpu)")
     training.add_argument("--processes", type=int, default=1, help="that train together, one a GPU (default: 1)")
@@ -96,14 +100,14 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the flow `train-encoder`."""
-    from models.training import PHOTO_SETTINGS  # noqa: PLC0415
+    from models.training import GPU_SETTINGS, PHOTO_SETTINGS  # noqa: PLC0415
     from store.errors import LookalikeError  # noqa: PLC0415
-    from tasks.steps.train_encoder import NetworkSettings, Processes  # noqa: PLC0415
+    from tasks.steps.train_encoder import GPU_NETWORK, NetworkSettings, Processes  # noqa: PLC0415
 
-    store = store_of(args)
+    store, on_gpu = store_of(args), args.device == "cuda"
     changes: dict[str, Any] = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
     try:
-        settings = replace(PHOTO_SETTINGS, **changes)
+        settings = replace(GPU_SETTINGS if on_gpu else PHOTO_SETTINGS, **changes)
         processes = Processes(per_machine=args.processes, machines=args.machines, meet_at=args.meet_at)
     except ValueError as error:
         raise LookalikeError(f"this training cannot be: {error}") from error
@@ -111,12 +115,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from flows.train_encoder import train_encoder  # noqa: PLC0415
     from tasks import policies  # noqa: PLC0415
 
-    network = NetworkSettings(
-        width=args.width,
-        dimension=args.dimension,
-        input_px=args.input_px,
+    asked = {"width": args.width, "dimension": args.dimension, "input_px": args.input_px, "architecture": args.network}
+    network = replace(
+        GPU_NETWORK if on_gpu else NetworkSettings(),
         seed=args.seed,
-        architecture=args.network,
+        **{name: value for name, value in asked.items() if value is not None},
     )
     with showing_progress():
         trained = train_encoder.with_options(task_runner=policies.threads(args.workers))(

@@ -9,6 +9,7 @@ from models.card import EncoderCard
 from models.encoder_error import EncoderError
 from models.pairs import split_people
 from models.training import (
+    GPU_SETTINGS,
     PHOTO_SETTINGS,
     EpochRecord,
     RunOptions,
@@ -31,6 +32,7 @@ from tasks.steps.training_curves import curves_csv, curves_png
 from tasks.steps.training_job import TrainingJob, job_folder, run_job
 from tasks.steps.training_network import (
     DEMO_NETWORK,
+    GPU_NETWORK,
     SCRATCH,
     NetworkSettings,
     keep_encoder,
@@ -40,6 +42,7 @@ from tasks.steps.training_network import (
 
 __all__ = [
     "DEMO_NETWORK",
+    "GPU_NETWORK",
     "SCRATCH",
     "NetworkSettings",
     "Processes",
@@ -58,19 +61,29 @@ class TrainingOrder:
 
     Attributes:
         start: "scratch", or the id of one of the project's networks in the store.
-        network: what scratch means.
-        settings: of the training.
+        network: what scratch means; None takes a size that suits the device.
+        settings: of the training; None takes what suits the device.
         device: "cpu" or "cuda".
         processes: how many train together.
         promotion_margin: in precision@1, by which the new encoder must be better to be used from then on.
     """
 
     start: str = SCRATCH
-    network: NetworkSettings = field(default_factory=NetworkSettings)
-    settings: TrainingSettings = PHOTO_SETTINGS
+    network: NetworkSettings | None = None
+    settings: TrainingSettings | None = None
     device: str = "cpu"
     processes: Processes = field(default_factory=Processes)
     promotion_margin: float = PROMOTION_MARGIN
+
+    @property
+    def network_used(self) -> NetworkSettings:
+        """The network, the device's own where none was named."""
+        return self.network or (GPU_NETWORK if self.device == "cuda" else NetworkSettings())
+
+    @property
+    def settings_used(self) -> TrainingSettings:
+        """The settings, the device's own where none were named."""
+        return self.settings or (GPU_SETTINGS if self.device == "cuda" else PHOTO_SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -138,10 +151,11 @@ def train_on_store(
     """
     storage = open_store(store, create=True)
     rows, labels = labelled_faces(storage, plan, contract=contract.id)
+    settings = order.settings_used
     try:
-        card, net = start_network(storage, order.start, order.network)
-        split = split_people(labels, validation_share=0.15, held_out_share=0.25, seed=order.settings.seed)
-        job = TrainingJob(face_inputs(rows, card), labels, card, dict(net.state_dict()), order.settings, split)
+        card, net = start_network(storage, order.start, order.network_used)
+        split = split_people(labels, validation_share=0.15, held_out_share=0.25, seed=settings.seed)
+        job = TrainingJob(face_inputs(rows, card), labels, card, dict(net.state_dict()), settings, split)
         result = _run(job, storage, order, on_epoch=on_epoch, say=say)
     except TrainingDivergedError as error:
         photos = ", ".join(str(rows[row]["uri"]) for row in error.rows[:3])
@@ -212,7 +226,7 @@ def _card_entries(
     training = {
         "source": plan.source,
         "started_from": order.start,
-        "settings": asdict(order.settings),
+        "settings": asdict(job.settings),
         "epochs": len(result.epochs),
         "best_epoch": result.best_epoch,
         "stopped_by": result.stopped_by,

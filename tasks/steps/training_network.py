@@ -16,7 +16,7 @@ from store.fingerprints import sha256_hex
 from store.layout import open_store
 from store.storage import Storage
 
-__all__ = ["DEMO_NETWORK", "SCRATCH", "NetworkSettings", "keep_encoder", "new_encoder", "start_network"]
+__all__ = ["DEMO_NETWORK", "GPU_NETWORK", "SCRATCH", "NetworkSettings", "keep_encoder", "new_encoder", "start_network"]
 
 SCRATCH = "scratch"
 
@@ -34,7 +34,7 @@ class NetworkSettings:
         architecture: "inception-resnet-v1" or "resnet50".
     """
 
-    width: float = 0.5
+    width: float = 0.25
     dimension: int = 128
     input_px: int = 80
     box_margin: float = 0.3
@@ -56,6 +56,9 @@ class NetworkSettings:
 
 DEMO_NETWORK = NetworkSettings(width=0.25, dimension=128, input_px=80, box_margin=0.2)
 """A narrow network that learns drawn people in a minute or two on two cores."""
+
+GPU_NETWORK = NetworkSettings(width=1.0, dimension=512, input_px=160)
+"""The published network's own size, for a GPU."""
 
 
 def new_encoder(store: str, *, settings: NetworkSettings) -> str:
