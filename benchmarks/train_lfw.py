@@ -64,11 +64,16 @@ FULL = Scale("full", 160, 1.0, 512, GPU_SETTINGS)
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to get an encoder: no training, or training with the scale's settings and these changes."""
+    """One way to get an encoder: no training, or training with the scale's settings and these changes.
+
+    `longer` multiplies the scale's epochs; with `mirror` a face counts as the sum of itself and its mirror image.
+    """
 
     trained: bool = True
     architecture: str | None = None
     changes: tuple[tuple[str, Any], ...] = ()
+    longer: int = 1
+    mirror: bool = False
 
 
 ARMS = {
@@ -78,6 +83,7 @@ ARMS = {
     "triplet": Arm(changes=(("loss", "triplet"), ("rebuild_weight", 0.0))),
     "classification": Arm(changes=(("loss", "classification"), ("rebuild_weight", 0.0))),
     "resnet50": Arm(architecture="resnet50", changes=(("rebuild_weight", 0.1),)),
+    "strongest": Arm(changes=(("rebuild_weight", 0.1), ("stranger_views", 2)), longer=3, mirror=True),
 }
 _DEFAULT_ARMS = ("untrained", "contrastive", "contrastive+reconstruction")
 
@@ -129,12 +135,13 @@ def run_arm(
     started = time.monotonic()
     row: Row = {"epochs": 0}
     if arm.trained:
-        settings = replace(scale.settings, seed=seed, threads=threads, **dict(arm.changes))
+        epochs = scale.settings.epochs * arm.longer
+        settings = replace(scale.settings, seed=seed, threads=threads, epochs=epochs, **dict(arm.changes))
         row = _train(network, faces, learnt=learnt, test=test, settings=settings, device=device, folder=folder)
     return (
         row
         | {"seconds": round(time.monotonic() - started)}
-        | _figures(network, faces, lfw=lfw, test=test, device=device)
+        | _figures(network, faces, lfw=lfw, test=test, mirror=arm.mirror, device=device)
     )
 
 
@@ -190,11 +197,15 @@ def _tell(record: EpochRecord) -> None:
     )
 
 
-def _figures(network: FaceNetwork, faces: LfwFaces, *, lfw: Path, test: set[str], device: str) -> Row:
+def _figures(network: FaceNetwork, faces: LfwFaces, *, lfw: Path, test: set[str], mirror: bool, device: str) -> Row:
     """What the encoder does on the test people."""
     rows = faces.of(test)
     asked = PeopleCrops(faces.crops[rows], np.zeros(len(rows), np.int64))
     emb_ND = embed_people(network.to(device), asked, device=device)
+    if mirror:
+        mirrored = PeopleCrops(np.ascontiguousarray(asked.crops[:, :, ::-1]), asked.labels)
+        emb_ND = emb_ND + embed_people(network, mirrored, device=device)
+        emb_ND /= np.linalg.norm(emb_ND, axis=1, keepdims=True)
     labels = [faces.labels[row] for row in rows]
     at = {faces.photos[row]: place for place, row in enumerate(rows)}
     scores, same, lost = _scores(lfw / "pairsDevTest.txt", emb_ND, at)

@@ -42,7 +42,7 @@ def curves_png(epochs: Sequence[EpochRecord], *, best_epoch: int, title: str) ->
     losses.set_ylabel("loss")
     skill.plot(number, [r.validation.precision_at_1 for r in epochs], "o-", ms=3, label="precision@1")
     skill.plot(number, [r.validation.verification_accuracy for r in epochs], "o-", ms=3, label="pairs told apart")
-    skill.set(xlabel="epoch", ylabel="share of validation people's photos", ylim=(0, 1.02))
+    skill.set(xlabel="epoch", ylabel="validation people, share right", ylim=(0, 1.02))
     skill.xaxis.get_major_locator().set_params(integer=True)
     for axes in (losses, skill):
         axes.axvline(best_epoch, color="0.6", lw=1, ls="--", zorder=0, label=f"kept: epoch {best_epoch}")
