@@ -9,18 +9,19 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from models.architectures import ARCHITECTURES, is_network
 from models.card import EncoderCard
 from models.encoder_error import EncoderError
-from models.inception_resnet_v1 import width_of_architecture
 from models.onnx_encoder import OnnxNetwork
 from models.preprocess import check_faces, preprocess_faces
-from models.torch_encoder import TorchNetwork
+from models.torch_encoder import TorchNetwork, read_network
 
 __all__ = ["Encoder", "EncoderError", "load_encoder", "unit_rows"]
 
-Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-CHUNK_FACES = 64
+Network = Callable[[Tensor], NDArray[np.float32]]
+CHUNK_FACES, CHUNK_FACES_GPU = 64, 256
 
 
 class Encoder(Protocol):
@@ -48,20 +49,23 @@ def load_encoder(card: EncoderCard, weights: bytes, *, device: str = "cpu", thre
     """The encoder that a card and its weights describe.
 
     Args:
-        card: its architecture is "onnx", "inception-resnet-v1" or, with fewer channels, "inception-resnet-v1-x0.5".
+        card: its architecture is "onnx" or one of `models.architectures`.
         weights: an ONNX file's bytes for "onnx", a safetensors file's for the others.
-        device: "cpu" or "cuda".
+        device: "cpu", where the project's own networks run in float32 on OpenVINO; or "cuda", where they run in torch in half
+            precision.
         threads: threads within one operation, on the processor.
 
     Raises:
-        EncoderError: the weights are not those the card names, do not fit it, or its architecture is unknown.
+        EncoderError: the weights are not those the card names, do not fit it, its architecture is unknown, or there is no
+            such device.
     """
     if card.sha256 is not None and (got := hashlib.sha256(weights).hexdigest()) != card.sha256:
         raise EncoderError(
             f"weights of {card.name or card.architecture}: got sha256 {got}, wanted {card.sha256} after the card; "
             "the file is damaged or another one: fetch it again"
         )
-    return _CardEncoder(card, _network(card, weights, device=device, threads=threads))
+    network, takes = _network(card, weights, device=device, threads=threads)
+    return _CardEncoder(card, network, device=takes)
 
 
 def unit_rows(vectors_ND: NDArray[np.float32], *, first: int = 0) -> NDArray[np.float32]:
@@ -86,16 +90,27 @@ def unit_rows(vectors_ND: NDArray[np.float32], *, first: int = 0) -> NDArray[np.
     return unit
 
 
-def _network(card: EncoderCard, weights: bytes, *, device: str, threads: int) -> Network:
-    architecture = card.architecture or "none"
-    if architecture == "onnx":
-        return OnnxNetwork(weights, card, device=device, threads=threads)
-    if (width := width_of_architecture(architecture)) is not None:
-        return TorchNetwork(weights, card, width=width, device=device, threads=threads)
-    raise EncoderError(
-        f"card: got architecture {architecture}, wanted onnx, inception-resnet-v1 or inception-resnet-v1-x<width>; "
-        "correct the card"
-    )
+def _network(card: EncoderCard, weights: bytes, *, device: str, threads: int) -> tuple[Network, str]:
+    """The network, and the device on which it takes preprocessed faces."""
+    if card.architecture == "onnx":
+        return _taking_arrays(OnnxNetwork(weights, card, device=device, threads=threads)), "cpu"
+    if not is_network(card.architecture):
+        raise EncoderError(
+            f"card: got architecture {card.architecture or 'none'}, wanted onnx, {ARCHITECTURES}; correct the card"
+        )
+    network = read_network(weights, card)
+    if device != "cpu":
+        return TorchNetwork(network, device=device), device
+    try:
+        from models.openvino_network import OpenVinoNetwork  # noqa: PLC0415
+    except ImportError:  # there is no OpenVINO for every processor and every Python
+        return TorchNetwork(network, threads=threads), "cpu"
+    on_openvino = OpenVinoNetwork(network, height=card.input.height, width=card.input.width, threads=threads)
+    return _taking_arrays(on_openvino), "cpu"
+
+
+def _taking_arrays(network: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Network:
+    return lambda inputs_NCHW: network(inputs_NCHW.numpy())
 
 
 class _CardEncoder:
@@ -105,9 +120,9 @@ class _CardEncoder:
     MobileFaceNet on LFW this tells people apart exactly as well as adding the raw outputs.
     """
 
-    def __init__(self, card: EncoderCard, network: Network) -> None:
-        self._card = card
-        self._network = network
+    def __init__(self, card: EncoderCard, network: Network, *, device: str) -> None:
+        self._card, self._network, self._device = card, network, device
+        self._chunk = CHUNK_FACES if device == "cpu" else CHUNK_FACES_GPU
 
     @property
     def card(self) -> EncoderCard:
@@ -116,8 +131,8 @@ class _CardEncoder:
     def embed(self, inputs_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         check_faces(inputs_NHWC, self._card.input)
         parts = [
-            self._embed_chunk(inputs_NHWC[start : start + CHUNK_FACES], first=start)
-            for start in range(0, len(inputs_NHWC), CHUNK_FACES)
+            self._embed_chunk(inputs_NHWC[start : start + self._chunk], first=start)
+            for start in range(0, len(inputs_NHWC), self._chunk)
         ]
         return np.concatenate([np.empty((0, self._card.dimension), np.float32), *parts])
 
@@ -129,4 +144,5 @@ class _CardEncoder:
         return unit_rows(upright_ND + mirrored_ND, first=first)
 
     def _unit(self, faces_NHWC: NDArray[np.uint8], *, first: int) -> NDArray[np.float32]:
-        return unit_rows(self._network(preprocess_faces(faces_NHWC, self._card.input).numpy()), first=first)
+        inputs_NCHW = preprocess_faces(faces_NHWC, self._card.input, device=self._device)
+        return unit_rows(self._network(inputs_NCHW), first=first)

@@ -5,15 +5,16 @@ checkpoints, so that their state dicts load strictly.
 """
 
 import re
-from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["SMALLEST_INPUT_PX", "InceptionResnetV1", "architecture_name", "width_of_architecture", "without_classifier"]
+from models.he_normal import initialise_he_normal
 
-SMALLEST_INPUT_PX = 75
+__all__ = ["InceptionResnetV1", "architecture_name", "width_of_architecture"]
+
 ARCHITECTURE = "inception-resnet-v1"
 
 
@@ -29,11 +30,6 @@ def width_of_architecture(architecture: str) -> float | None:
         return None
     width = float(found[1] or 1)
     return width if 0 < width <= 4 and architecture_name(width) == architecture else None
-
-
-def without_classifier(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict less the `logits.*` that published files carry for the people they were trained on."""
-    return {name: tensor for name, tensor in state_dict.items() if not name.startswith("logits.")}
 
 
 def _channels(published: int, width: float) -> int:
@@ -164,6 +160,9 @@ class InceptionResnetV1(nn.Module):
         their dropout and their classifier, which an embedding does not pass through.
     """
 
+    smallest_input_px: ClassVar[int] = 75
+    published_classifier: ClassVar[str] = "logits."
+
     def __init__(self, width: float = 1.0, dimension: int = 512) -> None:
         super().__init__()
         if not 0 < width <= 4:
@@ -203,25 +202,9 @@ class InceptionResnetV1(nn.Module):
         x = self.mixed_6a(self.repeat_1(x))
         x = self.mixed_7a(self.repeat_2(x))
         x = self.block8(self.repeat_3(x))
-        x = self.last_bn(self.last_linear(x.mean(dim=(2, 3))))
-        return functional.normalize(x, dim=1)
+        x = x.float().mean(dim=(2, 3))  # float32 from here on, whatever the convolutions were computed in
+        return functional.normalize(self.last_bn(self.last_linear(x)), dim=1)
 
-    @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """Draw every weight anew from `seed`; torch's own random state is neither read nor moved.
-
-        Weights are normal, cut at two deviations, with deviation (2 / fan-in)^0.5 before the cut (He et al. 2015,
-        arXiv:1502.01852), biases zero, batch-norms the identity: signals keep their
-        size even before batch-norm has seen a face.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                deviation = (2.0 / module.weight[0].numel()) ** 0.5
-                weight = torch.empty(module.weight.shape)
-                nn.init.trunc_normal_(weight, std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)
-                module.weight.copy_(weight)
-                if module.bias is not None:
-                    module.bias.zero_()
-            elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                module.reset_parameters()
+        """Draw every weight anew from `seed`; see `initialise_he_normal`."""
+        initialise_he_normal(self, seed)

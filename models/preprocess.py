@@ -48,15 +48,19 @@ def normalise_pixels(pixels_NCHW: Tensor, spec: InputSpec) -> Tensor:
     return (pixels_NCHW * spec.scale - mean) / std
 
 
-def preprocess_faces(faces_NHWC: NDArray[np.uint8], spec: InputSpec) -> Tensor:
+def preprocess_faces(faces_NHWC: NDArray[np.uint8], spec: InputSpec, *, device: str = "cpu") -> Tensor:
     """A batch of faces as a network takes it.
 
     Args:
         faces_NHWC: uint8, (N, H, W, 3), RGB, at the card's height and width.
         spec: the card's input.
+        device: where the result is computed and stays; pixels travel there as bytes, a quarter of floats.
 
     Returns:
-        float32, (N, 3, H, W), contiguous, on the processor.
+        float32, (N, 3, H, W); contiguous on the processor, channels last in memory elsewhere.
     """
+    if device != "cpu":
+        bytes_NHWC = torch.from_numpy(np.ascontiguousarray(faces_NHWC)).to(device)
+        return normalise_pixels(bytes_NHWC.permute(0, 3, 1, 2).float(), spec)
     pixels_NCHW = torch.from_numpy(np.ascontiguousarray(faces_NHWC.transpose(0, 3, 1, 2), dtype=np.float32))
     return normalise_pixels(pixels_NCHW, spec).contiguous()

@@ -9,7 +9,15 @@ from store.fingerprints import canonical_json
 from store.layout import ENCODER_CURRENT, encoder_folder
 from store.storage import Storage
 
-__all__ = ["StoredEncoder", "add_encoder", "encoder_in_use", "promote_encoder", "read_encoder", "stored_encoders"]
+__all__ = [
+    "StoredEncoder",
+    "add_encoder",
+    "encoder_in_use",
+    "promote_encoder",
+    "read_card",
+    "read_encoder",
+    "stored_encoders",
+]
 
 _WEIGHTS = ("weights.safetensors", "model.onnx")
 
@@ -39,11 +47,8 @@ def read_encoder(storage: Storage, encoder: str) -> StoredEncoder:
         EncoderUnknownError: the store holds no such encoder; the message lists those it has.
         ArtifactError: the card is no card, or the weights are missing or not those it names.
     """
+    card = read_card(storage, encoder)
     folder = encoder_folder(encoder)
-    if not storage.exists(f"{folder}/card.json"):
-        there = ", ".join(stored_encoders(storage)) or "none"
-        raise EncoderUnknownError(f"the store {storage.uri} has no encoder {encoder}; it has {there}")
-    card = _read_card(storage, f"{folder}/card.json")
     names = set(storage.names(folder))
     name = next((n for n in _WEIGHTS if n in names), None)
     if name is None:
@@ -51,7 +56,17 @@ def read_encoder(storage: Storage, encoder: str) -> StoredEncoder:
     return StoredEncoder(card=card, weights=storage.read(f"{folder}/{name}", sha256=card["sha256"]))
 
 
-def _read_card(storage: Storage, path: str) -> dict[str, Any]:
+def read_card(storage: Storage, encoder: str) -> dict[str, Any]:
+    """An encoder's card, as parsed JSON, without its weights.
+
+    Raises:
+        EncoderUnknownError: the store holds no such encoder; the message lists those it has.
+        ArtifactError: the card is no card.
+    """
+    path = f"{encoder_folder(encoder)}/card.json"
+    if not storage.exists(path):
+        there = ", ".join(stored_encoders(storage)) or "none"
+        raise EncoderUnknownError(f"the store {storage.uri} has no encoder {encoder}; it has {there}")
     try:
         card = json.loads(storage.read(path))
     except (ValueError, RecursionError) as error:

@@ -26,6 +26,7 @@ os.environ |= {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "DO_NOT_TRACK": "1",
     "LOOKALIKE_CACHE": str(Path(HOME.name) / "cache"),
+    "LOOKALIKE_WEIGHTS_URL": "http://127.0.0.1:9",  # nothing is downloaded from anybody
 }
 
 

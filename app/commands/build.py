@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder, a quoted glob, an s3:// prefix or other fsspec url, or a list (.txt, .csv, .parquet) of paths and urls",
     )
     parser.add_argument(
-        "--encoder", help="a published encoder's name, an id in the store, or an .onnx file with its card beside it"
+        "--encoder",
+        help="a published encoder's name (downloaded once), an id in the store, or an .onnx file with its card beside it",
     )
     parser.add_argument("--labels", choices=["folder"], help="take the name of a photo's folder as the person's name")
     parser.add_argument(

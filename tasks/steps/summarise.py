@@ -3,15 +3,18 @@
 from typing import Any
 
 from store.layout import open_store, version_folder
+from store.manifest import Manifest
 from store.schemas import VERSION_PHOTOS, from_parquet
 from store.storage import Storage
 from store.versions import PublishedVersion, current_number, read_file, read_version
+from tasks.steps.find_faces import shard_of
 from tasks.steps.plan_build import BuildPlan
 from tasks.steps.report import count_rejects
 
 __all__ = ["summarise_build"]
 
 _REJECTS = 8
+_NOTHING_EMBEDDED = {"faces": 0, "from_stored_crops": 0, "instead_of": None}
 
 
 def summarise_build(
@@ -48,9 +51,22 @@ def summarise_build(
             "bytes": manifest.index.bytes,
         },
         "encoder": manifest.encoder.id if manifest else None,
+        "embedded": _embedded(storage, plan, manifest) if manifest and published else _NOTHING_EMBEDDED,
         "shards": computed,
         "content_sha256": manifest.content_sha256 if manifest else None,
         "seconds": seconds,
+    }
+
+
+def _embedded(storage: Storage, plan: BuildPlan, manifest: Manifest) -> dict[str, Any]:
+    """Faces that this build embedded; of these, those whose crops were stored before; and the encoder it took the place of."""
+    searched = {shard_of(request) for request in plan.requests}
+    fresh = [shard for shard in manifest.shards if shard.name not in plan.embedded]
+    parent = None if manifest.parent is None else read_version(storage, manifest.parent).manifest.encoder.id
+    return {
+        "faces": sum(shard.faces for shard in fresh),
+        "from_stored_crops": sum(shard.faces for shard in fresh if shard.name not in searched),
+        "instead_of": parent if parent != manifest.encoder.id else None,
     }
 
 

@@ -95,9 +95,10 @@ def test_an_unknown_encoder_is_refused_before_anything_is_detected(capsys, tmp_p
 
 def test_missing_weights_say_where_to_get_them_and_where_to_put_them(capsys, tmp_path, drawn_people, monkeypatch):
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOOKALIKE_WEIGHTS_URL", "http://127.0.0.1:9")
     sentence = refused(capsys, "build", str(drawn_people), "--store", str(tmp_path / "s"))
-    assert "put 20180402-114759-vggface2.pt, from facenet-pytorch's release v2.2.9" in sentence
-    assert str(tmp_path / "cache" / "weights") in sentence
+    assert "put 20180402-114759-vggface2.pt, from https://github.com/timesler/facenet-pytorch/releases/" in sentence
+    assert f"into {tmp_path / 'cache' / 'weights'}, or set LOOKALIKE_WEIGHTS_URL to" in sentence
 
 
 @pytest.fixture(scope="module")

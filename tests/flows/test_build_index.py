@@ -44,13 +44,14 @@ def test_another_encoder_embeds_stored_crops_and_detects_nothing(prefect_api, dr
     from flows.build_index import build_index
     from tasks.steps.train_encoder import NetworkSettings, new_encoder
 
-    store, _ = untrained
+    store, first = untrained
     other = new_encoder(store, settings=NetworkSettings(width=0.25, dimension=16, seed=5))
     shards = {path: path.stat().st_mtime_ns for path in (Path(store) / "faces").rglob("*.parquet")}
     built = build_index(source=str(drawn_people), store=store, encoder=other)
     assert built["published"]
     assert built["encoder"] == other
     assert built["shards"]["computed"] == 0
+    assert built["embedded"] == {"faces": built["faces"], "from_stored_crops": built["faces"], "instead_of": first}
     assert {path: path.stat().st_mtime_ns for path in (Path(store) / "faces").rglob("*.parquet")} == shards
 
 

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from models.card import EncoderCard, InputSpec, parse_card
 from models.encoder import EncoderError, load_encoder, unit_rows
 from models.inception_resnet_v1 import InceptionResnetV1
+from models.resnet50 import ResNet50
 
 RNG = np.random.default_rng(0)
 FACES = RNG.integers(0, 256, (70, 16, 16, 3), dtype=np.uint8)
@@ -74,6 +76,20 @@ def test_torch_weights_embed_as_the_network_they_came_from(narrow_card: EncoderC
     assert encoder.card == narrow_card
 
 
+def test_torch_and_openvino_embed_alike(narrow_card: EncoderCard, narrow: InceptionResnetV1) -> None:
+    file, card = safetensors.torch.save(narrow.state_dict()), narrow_card.model_copy(update={"mirror_average": True})
+    on_torch = load_encoder(card, file, device="cpu:0").embed(FACES_80)  # the way to a GPU, without one
+    np.testing.assert_allclose(on_torch, load_encoder(card, file).embed(FACES_80), atol=1e-5)
+
+
+def test_a_face_s_embedding_does_not_depend_on_its_company(narrow_card: EncoderCard, narrow: InceptionResnetV1) -> None:
+    encoder = load_encoder(narrow_card, safetensors.torch.save(narrow.state_dict()))
+    faces = RNG.integers(0, 256, (67, 80, 80, 3), dtype=np.uint8)
+    together = encoder.embed(faces)
+    for number in (0, 3, 63, 64, 66):
+        np.testing.assert_allclose(encoder.embed(faces[number : number + 1])[0], together[number], atol=1e-6)
+
+
 def test_a_classifier_in_the_file_is_left_out(narrow_card: EncoderCard, narrow: InceptionResnetV1) -> None:
     file = safetensors.torch.save({**narrow.state_dict(), "logits.weight": torch.zeros(9, 32)})
     assert load_encoder(narrow_card, file).embed(FACES_80).shape == (3, 32)
@@ -116,9 +132,74 @@ def test_weights_of_another_dimension_than_the_cards_are_refused(
         load_encoder(card, safetensors.torch.save(narrow.state_dict()))
 
 
-def test_pickled_weights_are_refused_unread(narrow_card: EncoderCard) -> None:
-    with pytest.raises(EncoderError, match=r"18 bytes that are not a safetensors file"):
-        load_encoder(narrow_card, b"\x80\x02}q\x00(X\x01\x00\x00\x00aq\x01K\x01u.")
+def header(document: object, *, claims: int | None = None, data: bytes = b"") -> bytes:
+    """A safetensors file: the header's length, the header, the numbers."""
+    text = json.dumps(document).encode()
+    return struct.pack("<Q", len(text) if claims is None else claims) + text + data
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        b"\x80\x02}q\x00(X\x01\x00\x00\x00aq\x01K\x01u.",
+        b"",
+        header({}, claims=2**63),
+        header({}, claims=90_000_000),
+        header({"last_bn.bias": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
+        header({"last_bn.bias": {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 0]}}),
+        header({"last_bn.bias": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, data=bytes(4)),
+        header({"last_bn.bias": {"dtype": "F9", "shape": [1], "data_offsets": [0, 4]}}, data=bytes(4)),
+        header({"\x1b[2J" * 1000: "x"}),
+        header([]),
+        header({"deep": json.loads("[" * 100 + "]" * 100)}),
+    ],
+    ids=["pickle", "empty", "vast", "large", "terabytes", "overflow", "short", "dtype", "escapes", "list", "deep"],
+)
+def test_what_is_no_safetensors_file_is_refused_in_a_sentence(narrow_card: EncoderCard, file: bytes) -> None:
+    with pytest.raises(
+        EncoderError, match=rf"{len(file)} bytes that are not a safetensors file \(.*; convert"
+    ) as refused:
+        load_encoder(narrow_card, file)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 300
+
+
+def test_a_truncated_safetensors_file_is_refused(narrow_card: EncoderCard, narrow: InceptionResnetV1) -> None:
+    whole = safetensors.torch.save(narrow.state_dict())
+    for kept in (7, 1000, len(whole) // 2, len(whole) - 1):
+        with pytest.raises(EncoderError, match=rf"{kept} bytes that are not a safetensors file"):
+            load_encoder(narrow_card, whole[:kept])
+
+
+def test_numbers_of_another_kind_are_refused_and_half_precision_is_taken(
+    narrow_card: EncoderCard, narrow: InceptionResnetV1
+) -> None:
+    state = narrow.state_dict()
+    whole = {**state, "last_bn.bias": torch.zeros(32, dtype=torch.int32)}
+    with pytest.raises(EncoderError, match=r"last_bn\.bias is torch\.int32, wanted torch\.float32"):
+        load_encoder(narrow_card, safetensors.torch.save(whole))
+    half = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    embeddings = load_encoder(narrow_card, safetensors.torch.save(half)).embed(FACES_80)
+    exact = load_encoder(narrow_card, safetensors.torch.save(state)).embed(FACES_80)
+    assert (embeddings * exact).sum(axis=1).min() > 0.9999
+
+
+def test_weights_that_are_not_finite_give_no_embedding(narrow_card: EncoderCard, narrow: InceptionResnetV1) -> None:
+    state = {**narrow.state_dict(), "last_bn.bias": torch.full((32,), torch.nan)}
+    encoder = load_encoder(narrow_card, safetensors.torch.save(state))
+    with pytest.raises(EncoderError, match="embedding 0: got a vector that is not finite"):
+        encoder.embed(FACES_80)
+
+
+@pytest.mark.parametrize("dimension", [16, 2048])
+def test_resnet50_embeds_as_the_network_it_came_from(narrow_card: EncoderCard, dimension: int) -> None:
+    network = ResNet50(dimension).eval()
+    network.initialise(0)
+    card = narrow_card.model_copy(update={"architecture": "resnet50", "dimension": dimension})
+    encoder = load_encoder(card, safetensors.torch.save({**network.state_dict(), "fc.bias": torch.zeros(1000)}))
+    with torch.inference_mode():
+        wanted = network((torch.from_numpy(FACES_80).permute(0, 3, 1, 2) - 127.5) / 128)
+    assert (encoder.embed(FACES_80) * wanted.numpy()).sum(axis=1).min() > 0.99999
 
 
 def test_inputs_too_small_for_the_network_are_refused(narrow_card: EncoderCard, narrow: InceptionResnetV1) -> None:

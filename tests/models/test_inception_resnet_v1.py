@@ -1,15 +1,11 @@
+import copy
+
 import facenet_pytorch
 import pytest
 import torch
 from torch import nn
 
-from models.inception_resnet_v1 import (
-    SMALLEST_INPUT_PX,
-    InceptionResnetV1,
-    architecture_name,
-    width_of_architecture,
-    without_classifier,
-)
+from models.inception_resnet_v1 import InceptionResnetV1, architecture_name, width_of_architecture
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +32,7 @@ def ours(published: nn.Module) -> InceptionResnetV1:
     return network
 
 
-@pytest.mark.parametrize("px", [SMALLEST_INPUT_PX, 80, 96, 112, 160])
+@pytest.mark.parametrize("px", [InceptionResnetV1.smallest_input_px, 80, 96, 112, 160])
 @torch.inference_mode()
 def test_embeddings_are_those_of_facenet_pytorch(published: nn.Module, ours: InceptionResnetV1, px: int) -> None:
     inputs = torch.randn(2, 3, px, px, generator=torch.Generator().manual_seed(px))
@@ -51,13 +47,22 @@ def test_names_and_shapes_are_those_of_facenet_pytorch(published: nn.Module, our
     assert {name: tensor.shape for name, tensor in ours.state_dict().items()} == theirs
 
 
-def test_published_files_load_once_their_classifier_is_dropped(ours: InceptionResnetV1) -> None:
-    file = {**ours.state_dict(), "logits.weight": torch.zeros(8, 512), "logits.bias": torch.zeros(8)}
-    network = InceptionResnetV1()
-    with pytest.raises(RuntimeError, match=r"logits\.weight"):
-        network.load_state_dict(file)
-    network.load_state_dict(without_classifier(file))
-    assert torch.equal(network.last_linear.weight, ours.last_linear.weight)
+@torch.inference_mode()
+def test_every_layer_gives_what_facenet_pytorch_s_gives(published: nn.Module, ours: InceptionResnetV1) -> None:
+    def outputs_of(network: nn.Module) -> dict[str, torch.Tensor]:
+        seen: dict[str, torch.Tensor] = {}
+        for name, layer in network.named_modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d):
+                layer.register_forward_hook(lambda _m, _i, output, name=name: seen.__setitem__(name, output.flatten()))
+        network(torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0)))
+        return seen
+
+    theirs, found = outputs_of(copy.deepcopy(published)), outputs_of(copy.deepcopy(ours))
+    assert list(found) == list(theirs)
+    assert len(found) == 111 * 2 + 21 + 2  # convolutions with batch-norm, without, and the head
+    for name, output in found.items():
+        assert torch.cosine_similarity(output, theirs[name], dim=0) > 0.9999, name
+        torch.testing.assert_close(output.norm(), theirs[name].norm(), rtol=1e-4, atol=1e-6)
 
 
 def test_narrow_networks_have_the_layers_of_the_published_one(ours: InceptionResnetV1) -> None:

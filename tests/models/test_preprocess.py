@@ -25,6 +25,14 @@ def test_every_pixel_is_scaled_shifted_and_put_into_its_channel(colour: str) -> 
     np.testing.assert_allclose(inputs.numpy(), wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("colour", ["rgb", "bgr"])
+def test_on_another_device_the_numbers_are_the_same(colour: str) -> None:
+    spec = SPEC.model_copy(update={"colour": colour})
+    elsewhere = preprocess_faces(FACES, spec, device="cpu:0")  # the way to a GPU, without one
+    assert elsewhere.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_array_equal(elsewhere.numpy(), preprocess_faces(FACES, spec).numpy())
+
+
 def test_published_preprocessing_is_that_of_facenet_pytorch() -> None:
     spec = InputSpec(height=17, width=19, colour="rgb", scale=1, mean=(127.5,) * 3, std=(128,) * 3)
     wanted = fixed_image_standardization(torch.from_numpy(FACES).permute(0, 3, 1, 2).float())

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from store.encoders import add_encoder, encoder_in_use, promote_encoder, read_encoder, stored_encoders
+from store.encoders import add_encoder, encoder_in_use, promote_encoder, read_card, read_encoder, stored_encoders
 from store.errors import ArtifactError, EncoderUnknownError
 from store.fingerprints import sha256_hex
 from store.storage import Storage
@@ -54,6 +54,13 @@ def test_a_card_that_was_tampered_with_is_refused(storage: Storage, card: bytes,
     storage.write("encoders/e1/card.json", card)
     with pytest.raises(ArtifactError, match=rf"encoders/e1/card\.json {what}"):
         read_encoder(storage, "e1")
+
+
+def test_a_card_can_be_read_without_its_weights(storage: Storage) -> None:
+    storage.write("encoders/e1/card.json", json.dumps(CARD).encode())
+    assert read_card(storage, "e1") == CARD
+    with pytest.raises(EncoderUnknownError, match="has no encoder e2; it has e1$"):
+        read_card(storage, "e2")
 
 
 def test_missing_weights_are_named(storage: Storage) -> None:

@@ -1,24 +1,37 @@
+import dataclasses
+import http.server
 import json
 import pickle
+import threading
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from models.card import encoder_id, parse_card
+from models.inception_resnet_v1 import InceptionResnetV1
+from models.resnet50 import ResNet50
 from store.encoders import promote_encoder, read_encoder, stored_encoders
 from store.errors import EncoderUnknownError
 from store.fingerprints import sha256_hex
 from store.layout import open_store
-from tasks.steps.resolve_encoder import load_stored_encoder, resolve_encoder, weights_folder
+from store.weights import MIRROR
+from tasks.steps.progress import listening
+from tasks.steps.published_weights import WEIGHTS_FILES
+from tasks.steps.resolve_encoder import load_stored_encoder, resolve_encoder
 from tasks.steps.train_encoder import NetworkSettings, new_encoder
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the test's own; the folder of weights in it."""
+    """An empty cache of the test's own, and no network; the folder of weights in the cache."""
     monkeypatch.setenv("LOOKALIKE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(MIRROR, "http://127.0.0.1:9/mirror")
+    monkeypatch.setattr("store.download._PAUSE_S", 0.001)
     (tmp_path / "cache" / "weights").mkdir(parents=True)
     return tmp_path / "cache" / "weights"
 
@@ -50,7 +63,9 @@ def test_nothing_asked_for_takes_the_promoted_one_else_the_version_s_else_the_pu
     promote_encoder(open_store(built.store), other)
     assert resolve_encoder(None, store=built.store).id == other
     sentence = (
-        rf"the weights of inception-resnet-v1:vggface2 are not here: put 20180402-114759-vggface2.pt, .* into {cache}"
+        r"20180402-114759-vggface2\.pt is not here, and http://127\.0\.0\.1:9/mirror/20180402-114759-vggface2\.pt gives "
+        r"no answer \(ConnectError\): put 20180402-114759-vggface2\.pt, from https://github\.com/timesler/facenet-pytorch/"
+        rf"releases/download/v2\.2\.9/20180402-114759-vggface2\.pt, into {cache}, or set {MIRROR} to"
     )
     with pytest.raises(EncoderUnknownError, match=sentence):
         resolve_encoder(None, store=builder.store)
@@ -58,7 +73,7 @@ def test_nothing_asked_for_takes_the_promoted_one_else_the_version_s_else_the_pu
 
 def test_an_unknown_name_lists_what_there_is(builder: Any) -> None:
     sentence = (
-        "unknown encoder 'vggface': give one of inception-resnet-v1:vggface2, inception-resnet-v1:casia-webface, "
+        "unknown encoder 'vggface': give one of inception-resnet-v1:vggface2, inception-resnet-v1:casia-webface, resnet50, "
         rf"{builder.encoder.id}, or the path of an .onnx or .safetensors file"
     )
     with pytest.raises(EncoderUnknownError, match=sentence):
@@ -118,26 +133,14 @@ def test_weights_that_are_none_are_refused(builder: Any, files: Path, suffix: st
         resolve_encoder(str(weights), store=builder.store)
 
 
-def test_weights_are_looked_for_in_the_user_s_cache_or_where_the_environment_says(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("LOOKALIKE_CACHE", "/x")
-    assert weights_folder() == Path("/x/weights")
-    monkeypatch.delenv("LOOKALIKE_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/y")
-    assert weights_folder() == Path("/y/lookalike/weights")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/z")
-    assert weights_folder() == Path("/z/.cache/lookalike/weights")
-
-
 def test_a_published_file_with_another_hash_is_refused_before_it_is_opened(
     builder: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cache / "20180402-114759-vggface2.pt").write_bytes(b"something else")
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was opened"))
     sentence = (
-        rf"vggface2.pt is not the published file: its sha256 is {sha256_hex(b'something else')[:12]}…, wanted 281ceb"
+        r"vggface2\.pt is not the published file: it has 14 bytes where 111,898,327 are wanted, and its sha256 is "
+        rf"{sha256_hex(b'something else')[:12]}…, wanted 281ceb"
     )
     with pytest.raises(EncoderUnknownError, match=sentence):
         resolve_encoder("inception-resnet-v1:vggface2", store=builder.store)
@@ -163,12 +166,95 @@ def test_a_planted_pickle_is_refused_and_not_executed(builder: Any, cache: Path,
         planted.write_bytes(
             {"pickle": pickle.dumps(Planted(mark), protocol=2), "nonsense": b"PK\x03\x04zip", "empty": b""}[how]
         )
-    with pytest.raises(EncoderUnknownError, match=r"casia-webface.pt: .*nothing in it was run"):
+    with pytest.raises(EncoderUnknownError, match=r"casia-webface\.pt: .*nothing in it was run; remove it, and"):
         resolve_encoder("inception-resnet-v1:casia-webface", store=builder.store)
     assert not mark.exists()
     if how == "pickle":
         pickle.loads(planted.read_bytes())
         assert mark.exists()  # it would have
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that is served on loopback as the mirror."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
+        monkeypatch.setenv(MIRROR, f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield folder
+        server.shutdown()
+        thread.join()
+
+
+def test_a_published_encoder_is_downloaded_once_converted_and_kept_in_the_store(
+    builder: Any, cache: Path, mirror: Path, tmp_path: Path
+) -> None:
+    """With a file of the published one's names and shapes, head included."""
+    name, file = "inception-resnet-v1:casia-webface", "20180408-102900-casia-webface.pt"
+    network = InceptionResnetV1()
+    network.initialise(0)
+    head = {"logits.weight": torch.zeros(10575, 512), "logits.bias": torch.zeros(10575)}
+    torch.save({**network.state_dict(), **head}, mirror / file)
+    told: list[tuple[str, int, int]] = []
+    with listening(lambda *news: told.append(news)):
+        ref = resolve_encoder(name, store=builder.store)
+    assert told[-1] == ("download", told[-1][2], told[-1][2])
+    assert len(set(told)) == len(told) > 100  # each MiB once
+    assert (ref.name, ref.dimension) == (name, 512)
+    stored = read_encoder(open_store(builder.store), ref.id)
+    assert stored.card["licence"]
+    assert stored.card["training"]["people"] == 10575
+    assert ref.id == encoder_id(parse_card(stored.card, where="x"))
+    published = (mirror / file).read_bytes()
+    assert (cache / file).read_bytes() == published
+    assert (cache / f"{file}.sha256").read_text().startswith(sha256_hex(published))
+
+    (mirror / file).unlink()
+    assert resolve_encoder(name, store=str(tmp_path / "other")) == ref  # from the cache
+    (cache / file).unlink()
+    assert resolve_encoder(name, store=builder.store) == ref  # from the store
+
+
+def test_resnet50_resolves_to_imagenet_s_weights(builder: Any, mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = ResNet50()
+    network.initialise(0)
+    file = WEIGHTS_FILES["resnet50"]
+    torch.save({**network.state_dict(), "fc.weight": torch.zeros(1000, 2048)}, mirror / file.name)
+    with pytest.raises(EncoderUnknownError, match=r"gave another file than resnet50-0676ba61\.pth: .*wanted 0676ba61…"):
+        resolve_encoder("resnet50", store=builder.store)
+    begins = dataclasses.replace(file, sha256=sha256_hex((mirror / file.name).read_bytes())[:8])
+    monkeypatch.setitem(WEIGHTS_FILES, "resnet50", begins)
+    ref = resolve_encoder("resnet50", store=builder.store)
+    assert (ref.name, ref.dimension) == ("resnet50", 2048)
+
+
+def test_a_file_that_is_no_network_is_not_kept(builder: Any, cache: Path, mirror: Path, tmp_path: Path) -> None:
+    torch.save({"weights": Planted(tmp_path / "executed")}, mirror / "20180408-102900-casia-webface.pt")
+    with pytest.raises(EncoderUnknownError, match=r"cannot be used: .*nothing in it was run; nothing of it was kept"):
+        resolve_encoder("inception-resnet-v1:casia-webface", store=builder.store)
+    assert not (tmp_path / "executed").exists()
+    assert [path.name for path in cache.iterdir() if path.suffix != ".lock"] == []
+
+
+@pytest.mark.parametrize("value", [torch.nan, 0.0])
+def test_weights_that_give_no_direction_are_refused_before_they_are_stored(
+    builder: Any, files: Path, value: float
+) -> None:
+    state = safetensors.torch.load(files.read_bytes())
+    state |= {"last_bn.weight": torch.full((32,), value), "last_bn.bias": torch.zeros(32)}
+    files.write_bytes(safetensors.torch.save(state))
+    with pytest.raises(
+        EncoderUnknownError, match=r"mine\.safetensors cannot be used: embedding 0: got a vector that is"
+    ):
+        resolve_encoder(str(files), store=builder.store)
+    assert stored_encoders(open_store(builder.store)) == [builder.encoder.id]
 
 
 def test_the_mobile_encoder_of_the_test_data_is_usable(builder: Any, real_data: Path) -> None:
