@@ -42,7 +42,7 @@ from models.torch_threads import torch_threads
 from models.training import GPU_SETTINGS, PHOTO_SETTINGS, EpochRecord, RunOptions, TrainingSettings, train_encoder
 from models.verification import cross_validate
 
-__all__ = ["ARMS", "Arm", "Scale", "main", "run_arm"]
+__all__ = ["ARMS", "Arm", "Scale", "main", "run_arm", "summarise"]
 
 Row = dict[str, Any]
 

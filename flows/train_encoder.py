@@ -42,7 +42,7 @@ def train_encoder(
     Args:
         source: a folder with a folder a person, or an s3:// prefix of that shape.
         store: a folder or an s3:// prefix; made when it is missing.
-        start: "scratch", or the id of an Inception-ResNet V1 or ResNet-50 in the store.
+        start: "scratch", or an Inception-ResNet V1 or ResNet-50: its id in the store, a published name or a file.
         network: the network that scratch means; by default one that suits the device.
         settings: of the training; by default those that suit the device.
         workers: child processes that align shards.

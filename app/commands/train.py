@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="start",
         default="scratch",
-        help="scratch (the default), or the id of an Inception-ResNet V1 or ResNet-50 in the store",
+        help="scratch (the default), or an Inception-ResNet V1 or ResNet-50: its id in the store, a published name or a file",
     )
     _add_network(parser)
     _add_training(parser)

@@ -27,6 +27,7 @@ from tasks.steps.labelled_faces import face_inputs, labelled_faces
 from tasks.steps.plan_build import BuildPlan
 from tasks.steps.progress import report
 from tasks.steps.promotion import PROMOTION_MARGIN, Promotion, judge, rivals_of
+from tasks.steps.resolve_encoder import resolve_encoder
 from tasks.steps.train_processes import Processes, run_job_in_processes
 from tasks.steps.training_curves import curves_csv, curves_png
 from tasks.steps.training_job import TrainingJob, job_folder, run_job
@@ -60,7 +61,7 @@ class TrainingOrder:
     """What is to be trained, and how.
 
     Attributes:
-        start: "scratch", or the id of one of the project's networks in the store.
+        start: "scratch", or one of the project's networks: its id in the store, a published encoder's name, or a file.
         network: what scratch means; None takes a size that suits the device.
         settings: of the training; None takes what suits the device.
         device: "cpu" or "cuda".
@@ -152,8 +153,9 @@ def train_on_store(
     storage = open_store(store, create=True)
     rows, labels = labelled_faces(storage, plan, contract=contract.id)
     settings = order.settings_used
+    start = order.start if order.start == SCRATCH else resolve_encoder(order.start, store=store).id
     try:
-        card, net = start_network(storage, order.start, order.network_used)
+        card, net = start_network(storage, start, order.network_used)
         split = split_people(labels, validation_share=0.15, held_out_share=0.25, seed=settings.seed)
         job = TrainingJob(face_inputs(rows, card), labels, card, dict(net.state_dict()), settings, split)
         result = _run(job, storage, order, on_epoch=on_epoch, say=say)
@@ -166,7 +168,7 @@ def train_on_store(
         raise LookalikeError(
             f"{plan.source} cannot be trained on: {error}; photos of a person lie in a folder of their own"
         ) from error
-    promotion = _judged(storage, order, result, rows=rows, job=job)
+    promotion = _judged(storage, start, result, rows=rows, job=job, margin=order.promotion_margin)
     net.load_state_dict(result.state_dict)
     identity = keep_encoder(storage, card, net, extra=_card_entries(plan, order, job, result, promotion))
     curves = _keep_curves(storage, identity, result, card)
@@ -202,17 +204,15 @@ def _run(
 
 
 def _judged(
-    storage: Storage, order: TrainingOrder, result: TrainingResult, *, rows: list[Row], job: TrainingJob
+    storage: Storage, start: str, result: TrainingResult, *, rows: list[Row], job: TrainingJob, margin: float
 ) -> Promotion:
     """The gate, over the held-out people."""
     people = set(job.split.held_out)
     asked = [n for n, label in enumerate(job.labels) if label in people]
     labels = [job.labels[n] for n in asked]
-    rivals = rivals_of(
-        storage, start=order.start, before=result.metrics_before, rows=[rows[n] for n in asked], labels=labels
-    )
+    rivals = rivals_of(storage, start=start, before=result.metrics_before, rows=[rows[n] for n in asked], labels=labels)
     queries = sum(photos for photos in Counter(labels).values() if photos > 1)
-    return judge(result.metrics_after, rivals, margin=order.promotion_margin, queries=queries)
+    return judge(result.metrics_after, rivals, margin=margin, queries=queries)
 
 
 def _report_step(steps: StepsDone) -> None:

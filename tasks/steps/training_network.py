@@ -73,7 +73,7 @@ def start_network(storage: Storage, start: str, settings: NetworkSettings) -> tu
 
     Args:
         storage: the store.
-        start: "scratch", or the id of one of the project's own networks in the store.
+        start: "scratch", or the id in the store of one of the project's own networks.
         settings: what scratch means.
 
     Raises:

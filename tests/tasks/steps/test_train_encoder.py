@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from models.architectures import build_network
 from models.pairs import PeopleSplit
+from models.published import PUBLISHED_CARDS
 from models.training import EpochRecord, PeopleMetrics, TrainingDivergedError, TrainingResult, TrainingSettings
 from store.encoders import encoder_in_use, promote_encoder, read_encoder, stored_encoders
 from store.errors import EncoderUnknownError, LookalikeError
@@ -25,6 +27,7 @@ from tasks.steps.plan_build import BuildPlan, plan_build
 from tasks.steps.resolve_encoder import load_stored_encoder
 from tasks.steps.train_encoder import NetworkSettings, TrainedEncoder, TrainingOrder, new_encoder, train_on_store
 from tasks.steps.training_job import TrainingJob
+from tasks.steps.training_network import keep_encoder
 from tasks.steps.training_report import markdown_of_training
 
 NETWORK = NetworkSettings(width=0.25, dimension=16)
@@ -228,8 +231,35 @@ def test_training_starts_from_an_encoder_of_the_store(
         plan, TrainingOrder(start=trained[0].encoder, settings=ONE), store=store, contract=Contract()
     )
     assert result.metrics_before["precision_at_1"] == pytest.approx(trained[0].metrics_after["precision_at_1"])
-    with pytest.raises(EncoderUnknownError, match="has no encoder nobody"):
+    with pytest.raises(EncoderUnknownError, match="unknown encoder 'nobody': give one of inception-resnet-v1:vggface2"):
         train_on_store(plan, TrainingOrder(start="nobody", settings=ONE), store=store, contract=Contract())
+
+
+def test_training_starts_from_a_resnet50_of_things_at_its_own_size_and_pixels(
+    aligned: tuple[str, BuildPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As published ImageNet weights are: 224 pixels, ImageNet's mean, 2,048 dimensions, no head."""
+    store, plan = aligned
+    network = build_network("resnet50", 2048)
+    network.initialise(3)
+    imagenet = keep_encoder(open_store(store), PUBLISHED_CARDS["resnet50"], network, extra={})
+    seen: list[TrainingJob] = []
+
+    def told(job: TrainingJob, *_: Any) -> TrainingResult:
+        seen.append(job)
+        first, best = (PeopleMetrics(precision_at_1=value, verification_accuracy=0.5) for value in (0.1, 0.9))
+        moved = {name: t + 0.001 if t.is_floating_point() else t for name, t in job.first_weights.items()}
+        return TrainingResult(moved, 1, (), first, best, "epochs")
+
+    monkeypatch.setattr(step, "run_job", told)
+    order = TrainingOrder(start=imagenet, settings=replace(ONE, backbone_rate=0.1))
+    result = train_on_store(plan, order, store=store, contract=Contract())
+    assert seen[0].crops_NHWC.shape[1:] == (224, 224, 3)
+    assert seen[0].card.input == PUBLISHED_CARDS["resnet50"].input
+    card = read_encoder(open_store(store), result.encoder).card
+    assert (card["architecture"], card["dimension"]) == ("resnet50", 2048)
+    assert "licence" not in card
+    assert card["training"]["started_from"] == imagenet
 
 
 def test_one_face_a_photo_and_its_folder_s_name_are_learned_from(people: Path, aligned: tuple[str, BuildPlan]) -> None:
