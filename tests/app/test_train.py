@@ -9,7 +9,10 @@ from app.cli import main
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        (["--margin", "10"], "margin: got 10.0, wanted a distance in (0, 2): unit vectors are never further apart than 2"),
+        (
+            ["--margin", "10"],
+            "margin: got 10.0, wanted a distance in (0, 2): unit vectors are never further apart than 2",
+        ),
         (["--clip-norm", "0"], "clip_norm: got 0.0, wanted a value above 0"),
         (["--backbone-rate", "2"], "backbone_rate: got 2.0, wanted a share in (0, 1]"),
         (["--processes", "0"], "per_machine: got 0, wanted at least 1"),
