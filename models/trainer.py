@@ -12,24 +12,21 @@ References:
     arXiv:2101.06983.
 """
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.augment import Changes, apply_changes, draw_changes
+from models.augment import apply_changes
 from models.batch_norm import recalibrate_batch_norm
+from models.batches import Batch, Batches, cut_batch
 from models.card import InputSpec
 from models.decoder import Decoder
 from models.objective import Objective
-from models.pairs import sample_batch
 from models.people import PeopleCrops
 from models.preprocess import normalise_pixels
 from models.reconstruction import ReconstructionLoss
@@ -60,19 +57,6 @@ class EpochLosses(NamedTuple):
     steps: int
     metric: float
     reconstruction: float
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """A batch cut into parts: faces of part k are rows[bounds[k] : bounds[k + 1]], each of people[n], to be changed."""
-
-    rows: NDArray[np.int64]
-    people: Tensor
-    changes: Changes | None
-    bounds: tuple[int, ...]
-
-    def slices(self, first: int, last: int) -> list[slice]:
-        return [slice(*pair) for pair in itertools.pairwise(self.bounds[first : last + 1])]
 
 
 class Trainer:
@@ -114,8 +98,7 @@ class Trainer:
             backbone_rate=settings.backbone_rate,
         )
         self._optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-        self._choice = np.random.default_rng(settings.seed)
-        self._change = torch.Generator().manual_seed(settings.seed)
+        self._batches = Batches(people.labels, settings)
         self._losses: list[tuple[float, float]] = []  # of the epoch under way
         self._faces = 0
         self._before_s = 0.0
@@ -164,9 +147,9 @@ class Trainer:
         }
         for index, state in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{key}": _kept(value) for key, value in state.items()}
-        tensors["change"] = self._change.get_state()
+        choice, tensors["change"] = self._batches.state()
         document = {
-            "choice": self._choice.bit_generator.state,
+            "choice": choice,
             "losses": self._losses,
             "faces": self._faces,
             "parts": self.parts,
@@ -181,9 +164,8 @@ class Trainer:
         for name, module in self._modules.items():
             module.load_state_dict(snapshot.part(name))
         self._restore_optimiser(snapshot.part("optimiser"))
-        self._change.set_state(snapshot.tensors["change"])
         document = snapshot.document
-        self._choice.bit_generator.state = document["choice"]
+        self._batches.restore(document["choice"], snapshot.tensors["change"])
         self._losses = [(metric, reconstruction) for metric, reconstruction in document["losses"]]
         self._faces, self.parts, self.steps = document["faces"], document["parts"], document["steps"]
         self.learning_rate, self._before_s = document["learning_rate"], document["seconds"]
@@ -199,48 +181,23 @@ class Trainer:
 
     def _step(self) -> tuple[float, float]:
         """One step's losses; a batch that does not fit into memory is cut in half until it does."""
-        rows, changes = self._draw()
+        drawn = self._batches.draw()
         while True:
             try:
-                losses = self._learn(self._cut(rows, changes))
+                losses = self._learn(cut_batch(drawn, parts=self.parts * self._team.size))
             except (RuntimeError, MemoryError) as error:
-                if not self._may_halve(error, len(rows)):
+                if not self._may_halve(error, len(drawn.rows)):
                     raise
             else:
                 self.steps += 1
-                self._faces += len(rows)
+                self._faces += len(drawn.rows)
                 return losses
             self._optimiser.zero_grad()
             if self._device != "cpu":
                 torch.cuda.empty_cache()
             self.parts *= 2
 
-    def _draw(self) -> tuple[NDArray[np.int64], Changes | None]:
-        settings = self._settings
-        rows = sample_batch(
-            self._people.labels,
-            people=settings.batch_people,
-            photos=settings.batch_photos,
-            strangers=settings.batch_strangers,
-            stranger_views=settings.stranger_views,
-            generator=self._choice,
-        )
-        if settings.augment is None:
-            return rows, None
-        return rows, draw_changes(len(rows), settings.augment, generator=self._change)
-
-    def _cut(self, rows: NDArray[np.int64], changes: Changes | None) -> _Batch:
-        """The batch in parts of even size that mix people: every n-th face goes into the same one."""
-        parts = self.parts * self._team.size
-        places = [np.arange(len(rows))[part::parts] for part in range(parts)]
-        order = np.concatenate(places)
-        if changes is not None and parts > 1:
-            changes = Changes(*(column[torch.from_numpy(order)] for column in changes))
-        bounds = (0, *itertools.accumulate(map(len, places)))
-        people = torch.from_numpy(self._people.labels[rows[order]]).to(self._device)
-        return _Batch(rows[order], people, changes, bounds)
-
-    def _learn(self, batch: _Batch) -> tuple[float, float]:
+    def _learn(self, batch: Batch) -> tuple[float, float]:
         self._optimiser.zero_grad()
         first = self._team.rank * self.parts
         slices = batch.slices(first, first + self.parts)
@@ -248,9 +205,9 @@ class Trainer:
         with torch.set_grad_enabled(whole):
             embedded = [self._embed(batch, part) for part in slices]
         own_ND = torch.cat([emb_ND.detach() for _, emb_ND in embedded])
-        sizes = [batch.bounds[(r + 1) * self.parts] - batch.bounds[r * self.parts] for r in range(self._team.size)]
-        emb_ND = self._team.gather(own_ND, sizes)
-        metric, gradient_ND = self._objective.take_gradient(emb_ND, batch.people)
+        emb_ND = self._team.gather(own_ND, batch.sizes(self.parts))
+        people_N = torch.from_numpy(self._people.labels[batch.rows]).to(self._device)
+        metric, gradient_ND = self._objective.take_gradient(emb_ND, people_N)
         rebuilt = torch.zeros((), device=self._device)
         for part, again in zip(slices, embedded, strict=True):
             crops_NCHW, part_ND = again if whole else self._embed(batch, part)
@@ -258,7 +215,7 @@ class Trainer:
         self._descend(batch, metric, self._team.sum(rebuilt))
         return metric.item(), rebuilt.item()
 
-    def _embed(self, batch: _Batch, part: slice) -> tuple[Tensor, Tensor]:
+    def _embed(self, batch: Batch, part: slice) -> tuple[Tensor, Tensor]:
         """The part's crops, (n, 3, H, W) in [0, 1], and their embeddings, float32 (n, D)."""
         crops_NCHW = self._people.pixels(batch.rows[part], self._device) / 255
         if batch.changes is not None:
@@ -279,7 +236,7 @@ class Trainer:
         towards.backward()  # type: ignore[no-untyped-call]
         return rebuilt.detach()
 
-    def _descend(self, batch: _Batch, metric: Tensor, rebuilt: Tensor) -> None:
+    def _descend(self, batch: Batch, metric: Tensor, rebuilt: Tensor) -> None:
         self._team.sum_gradients([self._network, self._decoder])
         parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self._settings.clip_norm or math.inf)
@@ -291,7 +248,7 @@ class Trainer:
             group["lr"] = self.learning_rate * group["rate"]
         self._optimiser.step()
 
-    def _refuse_batch(self, batch: _Batch, metric: float, rebuilt: float, norm: float) -> None:
+    def _refuse_batch(self, batch: Batch, metric: float, rebuilt: float, norm: float) -> None:
         epoch, step = divmod(self.steps, self._settings.batches_per_epoch)
         rows = sorted(batch.rows.tolist())
         raise TrainingDivergedError(

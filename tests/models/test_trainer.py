@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.augment import draw_changes
 from models.decoder import Decoder
 from models.pair_loss import PairLoss
 from models.people import PeopleCrops, training_input
@@ -68,8 +67,8 @@ def test_the_step_cut_at_the_embeddings_has_the_gradient_of_the_whole_pair_loss(
     net, dec = network(), decoder()
     made = trainer(SETTINGS, net, dec)
     oracle_net, oracle_dec = copy.deepcopy(net), copy.deepcopy(dec)
-    rows, changes = made._draw()
-    monkeypatch.setattr(made, "_draw", lambda: (rows, changes))
+    rows, changes = drawn = made._batches.draw()
+    monkeypatch.setattr(made._batches, "draw", lambda: drawn)
     metric, rebuilt = made._step()
 
     from models.augment import apply_changes
@@ -229,26 +228,6 @@ def test_a_restored_trainer_goes_on_bit_for_bit_from_the_middle_of_an_epoch(loss
     assert resumed.run_epoch(lambda: None) == second
     for name, tensor in straight_net.state_dict().items():
         assert torch.equal(tensor, other_net.state_dict()[name]), name
-
-
-def test_the_changes_drawn_do_not_hang_on_how_the_batch_is_cut() -> None:
-    assert SETTINGS.augment is not None
-    whole, cut = trainer(SETTINGS), trainer(replace(SETTINGS, micro_batches=4))
-    for _ in range(2):
-        (rows, changes), (again, also) = whole._draw(), cut._draw()
-        assert rows.tolist() == again.tolist()
-        assert changes is not None
-        assert also is not None
-        assert all(torch.equal(a, b) for a, b in zip(changes, also, strict=True))
-    batch = cut._cut(rows, changes)
-    assert batch.bounds == (0, 6, 12, 18, 24)
-    assert sorted(batch.rows.tolist()) == sorted(rows.tolist())
-    assert batch.changes is not None
-    place = [rows.tolist().index(row) for row in batch.rows.tolist()]
-    assert torch.equal(batch.changes.colour, changes.colour[place])
-    assert draw_changes(3, SETTINGS.augment, generator=torch.Generator().manual_seed(0)).part(
-        slice(1, 2)
-    ).colour.shape == (1, 3)
 
 
 def test_settings_out_of_range_are_named() -> None:
