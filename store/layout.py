@@ -6,6 +6,8 @@ from store.storage import Storage
 __all__ = [
     "CURRENT",
     "ENCODER_CURRENT",
+    "FORGOTTEN_KEY",
+    "FORGOTTEN_TAGS",
     "embeddings_path",
     "encoder_folder",
     "faces_path",
@@ -13,11 +15,14 @@ __all__ = [
     "photos_path",
     "request_path",
     "results_folder",
+    "version_file",
     "version_folder",
 ]
 
 CURRENT = "versions/CURRENT"
 ENCODER_CURRENT = "encoders/CURRENT"
+FORGOTTEN_KEY = "forgotten/key"
+FORGOTTEN_TAGS = "forgotten/tags.json"
 _FOLDERS = frozenset({"photos", "faces", "embeddings", "encoders", "versions", "runs", "forgotten", "audit", "labels"})
 
 
@@ -73,6 +78,12 @@ def encoder_folder(encoder: str) -> str:
 def version_folder(number: int) -> str:
     """A version's files."""
     return f"versions/{number:06d}"
+
+
+def version_file(number: int, revision: int, name: str) -> str:
+    """One of a version's files; the manifest stands in the folder itself, files of a later revision in one of their own."""
+    folder = version_folder(number)
+    return f"{folder}/r{revision}/{name}" if revision and name != "manifest.json" else f"{folder}/{name}"
 
 
 def request_path(shard: str) -> str:

@@ -97,10 +97,14 @@ class IndexRecord(_Record):
 
 
 class Manifest(_Record):
-    """What a version is. `metrics`, `gate` and `calibration` are null or say what was measured."""
+    """What a version is. `metrics`, `gate` and `calibration` are null or say what was measured.
+
+    `revision` is 0 as published, and raised where somebody was forgotten: the one change a published version may see.
+    """
 
     format: Literal[1]
     version: Annotated[int, Field(ge=1)]
+    revision: Count = 0
     parent: Annotated[int, Field(ge=1)] | None
     build: str
     created_at: str

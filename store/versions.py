@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from store.errors import VersionError
 from store.fingerprints import sha256_hex
-from store.layout import CURRENT, version_folder
+from store.layout import CURRENT, version_file, version_folder
 from store.manifest import FileRecord, Manifest, parse_manifest
 from store.storage import Storage
 
@@ -28,6 +28,10 @@ class PublishedVersion:
 
     number: int
     manifest: Manifest
+
+    def path_of(self, name: str) -> str:
+        """Where one of its files lies in the store."""
+        return version_file(self.number, self.manifest.revision, name)
 
 
 def current_number(storage: Storage) -> int | None:
@@ -80,7 +84,7 @@ def read_manifest(storage: Storage, path: str) -> Manifest:
 def read_file(storage: Storage, version: PublishedVersion, name: str) -> bytes:
     """A version's file, checked against the hash in its manifest before anybody parses it."""
     record = version.manifest.files[name]
-    return storage.read(f"{version_folder(version.number)}/{name}", sha256=record.sha256)
+    return storage.read(version.path_of(name), sha256=record.sha256)
 
 
 def publish(storage: Storage, *, staged: dict[str, str], manifest: Manifest, parent: int | None) -> PublishedVersion:
@@ -89,7 +93,8 @@ def publish(storage: Storage, *, staged: dict[str, str], manifest: Manifest, par
     The number is claimed by a file made exclusively, so that two builds never share a folder and a build that dies
     leaves an unused number and no lock. Files are written and read back, then the manifest, then CURRENT, which is
     swapped only where it still names the parent: of two builds planned on one version, one is published. Called again
-    for a build that is published already, it changes nothing.
+    for a build that is published already, it changes nothing. A step that was refused although it had been done, because
+    the answer to it was lost and it was sent again, is known by what stands there.
 
     Args:
         storage: the store.
@@ -117,7 +122,7 @@ def publish(storage: Storage, *, staged: dict[str, str], manifest: Manifest, par
     path = f"{folder}/manifest.json"
     if not storage.create(path, data) and storage.read(path) != data:
         raise VersionError(f"{storage.uri_of(folder)} got a manifest from somebody else; run the build again")
-    if not storage.swap(CURRENT, str(number).encode(), expected=before):
+    if not storage.swap(CURRENT, str(number).encode(), expected=before) and current_number(storage) != number:
         storage.remove(path)  # the number stays claimed, and names no version
         _refuse_if_moved(storage, parent)
         raise VersionError(f"{storage.uri_of(CURRENT)} changed while it was written; run the build again")

@@ -22,7 +22,8 @@ Row = dict[str, Any]
 def labelled_faces(storage: Storage, plan: BuildPlan, *, contract: str) -> tuple[list[Row], list[str]]:
     """The main face of every labelled photo of a plan, with its crop and `photo_size`, and the labels.
 
-    Equal bytes count once; a photo without a face does not count.
+    Equal bytes count once, under the first label; a photo without a face does not count. The order is by label, then by the photo's sha256:
+    how the photos lie in shards, when they were copied and from where does not change what is learnt from them.
 
     Args:
         storage: the store.
@@ -32,22 +33,19 @@ def labelled_faces(storage: Storage, plan: BuildPlan, *, contract: str) -> tuple
     data = storage.read(storage.path_of(plan.table.uri), sha256=plan.table.sha256)
     planned = from_parquet(data, PLAN, where=plan.table.uri).to_pylist()
     label_of = {(row["shard"], row["uri"]): row["label"] for row in planned if row["label"]}
-    rows: list[Row] = []
-    labels: list[str] = []
-    seen: set[str] = set()
+    found: dict[str, tuple[str, Row]] = {}
     for shard in sorted({shard for shard, _ in label_of}):
         faces: dict[str, list[Row]] = {}
         for face in read_faces(storage, contract=contract, shard=shard).to_pylist():
             faces.setdefault(face["photo_sha256"], []).append(face)
         for photo in read_photos(storage, contract=contract, shard=shard).to_pylist():
-            label = label_of.get((shard, photo["uri"]))
-            if label is None or photo["photo_sha256"] in seen or photo["photo_sha256"] not in faces:
+            label, sha256 = label_of.get((shard, photo["uri"])), photo["photo_sha256"]
+            if label is None or sha256 not in faces or (sha256 in found and found[sha256][0] <= label):
                 continue
-            seen.add(photo["photo_sha256"])
             size = (photo["width"], photo["height"])
-            rows.append(main_face(faces[photo["photo_sha256"]], photo_size=size) | {"photo_size": size})
-            labels.append(label)
-    return rows, labels
+            found[sha256] = label, main_face(faces[sha256], photo_size=size) | {"photo_size": size}
+    ordered = sorted(found.items(), key=lambda item: (item[1][0], item[0]))
+    return [face for _, (_, face) in ordered], [label for _, (label, _) in ordered]
 
 
 def face_inputs(rows: Sequence[Row], card: EncoderCard) -> npt.NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from store.layout import open_store, version_folder
+from store.layout import open_store
 from store.manifest import Manifest
 from store.schemas import VERSION_PHOTOS, from_parquet
 from store.storage import Storage
@@ -14,6 +14,7 @@ from tasks.steps.report import count_rejects
 __all__ = ["summarise_build"]
 
 _REJECTS = 8
+_LOOK_IN = {"photos": "photos.parquet", "report": "report.html"}
 _NOTHING_EMBEDDED = {"faces": 0, "from_stored_crops": 0, "instead_of": None}
 
 
@@ -79,5 +80,4 @@ def _rejects(storage: Storage, version: PublishedVersion) -> list[dict[str, Any]
 
 def _look_in(storage: Storage, version: PublishedVersion) -> dict[str, str]:
     """Where every photo's row stands, and where people read about them."""
-    folder = version_folder(version.number)
-    return {"photos": storage.uri_of(f"{folder}/photos.parquet"), "report": storage.uri_of(f"{folder}/report.html")}
+    return {what: storage.uri_of(version.path_of(name)) for what, name in _LOOK_IN.items()}

@@ -55,7 +55,7 @@ def problems(**changes: Any) -> list[tuple[str, str]]:
 
 def test_a_manifest_comes_back_as_it_was_written() -> None:
     manifest = parse_manifest(as_bytes(document()), where="x")
-    assert json.loads(manifest.to_json()) == document()
+    assert json.loads(manifest.to_json()) == document() | {"revision": 0}
     assert parse_manifest(manifest.to_json(), where="x") == manifest
     assert manifest.to_json().endswith(b"}\n")
 

@@ -253,6 +253,24 @@ def test_a_build_that_loses_at_the_last_step_leaves_no_version(published: Storag
     assert holds(published, 3, "faster")
 
 
+def test_a_build_whose_last_step_was_done_and_sent_again_is_published(published: Storage, tmp_path: Path) -> None:
+    class SentTwice(Storage):
+        """The answer is lost on the way, the client sends again, and the store refuses what it holds already."""
+
+        def create(self, path: str, data: bytes) -> bool:
+            made = super().create(path, data)
+            return made and not path.endswith("manifest.json")
+
+        def swap(self, path: str, data: bytes, *, expected: bytes | None) -> bool:
+            super().swap(path, data, expected=expected)
+            return False
+
+    staged = stage(published, "second")
+    version = publish(SentTwice(tmp_path), staged=staged, manifest=manifest("second", parent=1), parent=1)
+    assert version.number == current_number(published) == 2
+    assert holds(published, 2, "second")
+
+
 def test_a_staged_file_that_changed_is_refused_and_nothing_is_published(published: Storage) -> None:
     staged = stage(published, "second")
     published.write(staged["faces.parquet"], b"others")
@@ -280,6 +298,17 @@ def test_files_that_are_not_those_of_the_manifest_are_refused(published: Storage
     del staged["report.html"]
     with pytest.raises(VersionError, match=r"the files are \[.*\], the manifest names \[.*'report.html'\]"):
         publish(published, staged=staged, manifest=manifest("second", parent=1), parent=1)
+
+
+def test_files_of_a_raised_revision_lie_in_a_folder_of_their_own(published: Storage) -> None:
+    version = read_version(published)
+    assert version.path_of("index.faiss") == "versions/000001/index.faiss"
+    raised = PublishedVersion(number=1, manifest=version.manifest.model_copy(update={"revision": 2}))
+    assert raised.path_of("index.faiss") == "versions/000001/r2/index.faiss"
+    assert raised.path_of("manifest.json") == "versions/000001/manifest.json"
+    published.write("versions/000001/r2/index.faiss", published.read("versions/000001/index.faiss"))
+    published.remove("versions/000001/index.faiss")
+    assert read_file(published, raised, "index.faiss") == b"index.faiss of first"
 
 
 def test_a_published_file_that_was_tampered_with_is_refused_before_anybody_parses_it(published: Storage) -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -268,6 +269,32 @@ def test_one_face_a_photo_and_its_folder_s_name_are_learned_from(people: Path, a
     assert len(rows) == len(labels) == len({row["photo_sha256"] for row in rows})
     assert len(rows) >= 30
     assert all(Path(row["uri"]).parent.name == label for row, label in zip(rows, labels, strict=True))
+
+
+def test_what_is_learned_from_does_not_hang_on_how_the_photos_lie_in_shards(
+    people: Path, aligned: tuple[str, BuildPlan], tmp_path: Path
+) -> None:
+    store, plan = aligned
+    copied = Path(shutil.copytree(people, tmp_path / "people", copy_function=shutil.copyfile))
+    twin = sorted(copied.iterdir())[0]
+    shutil.copyfile(next(twin.iterdir()), copied / sorted(copied.iterdir())[-1].name / "a-copy.png")
+    other = str(tmp_path / "store")
+    again = plan_build(
+        list_photos(str(copied), store=other),
+        store=other,
+        contract=Contract(),
+        encoder=None,
+        labels="folder",
+        shard_photos=5,
+    )
+    for ref in again.requests:
+        find_faces(ref, store=other, contract=Contract())
+    assert len(again.requests) > len(plan.requests)
+    (rows, labels), (rows_again, labels_again) = (
+        labelled_faces(open_store(s), p, contract=Contract().id) for s, p in ((store, plan), (other, again))
+    )
+    assert labels == labels_again
+    assert [r["photo_sha256"] for r in rows] == [r["photo_sha256"] for r in rows_again]
 
 
 def test_too_few_people_are_refused(builder: Any, drawn_people: Path) -> None:
