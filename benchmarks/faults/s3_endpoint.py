@@ -23,7 +23,7 @@ from xml.sax.saxutils import escape
 
 from benchmarks.faults.s3_objects import Objects, RefusedError, StoredObject
 
-__all__ = ["Answered", "S3Endpoint", "error_document", "read_body"]
+__all__ = ["Answered", "S3Endpoint", "error_document", "main", "read_body"]
 
 _CHECKSUM = re.compile(r"x-amz-checksum-(crc32|crc32c|crc64nvme|sha1|sha256)$")
 _PAGE_KEYS = 1000
