@@ -3,7 +3,7 @@
 LookalikeError
 ├── SourceError      photos cannot be listed: missing, empty, or none of them a photo
 ├── UnreadableError  one photo cannot be fetched; the message is the reason in its row
-├── UnavailableError S3 does not answer, or not whole, in all tries; also a ConnectionError: the same call may succeed later
+├── UnavailableError S3 does not answer, or not whole, in all tries; the same call may succeed later
 ├── StoreError       the store cannot be used: not writable, or not a store
 │   ├── RefusedError     S3 refuses a request: no such bucket, no permission, credentials that it does not know
 │   ├── ArtifactError    a file of the store is missing, or is not what its hash says
@@ -40,7 +40,7 @@ class UnreadableError(LookalikeError):
     """One photo cannot be fetched."""
 
 
-class UnavailableError(LookalikeError, ConnectionError):
+class UnavailableError(LookalikeError):
     """S3 does not answer, or not whole, in all tries; the same call may succeed later."""
 
 

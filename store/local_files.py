@@ -16,6 +16,7 @@ from pathlib import Path
 __all__ = ["LocalFiles"]
 
 _SEALS = ("manifest.json", "card.json", "checkpoint.json")
+_NO_LINKS = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP)
 _BLOCK = 1 << 20
 
 
@@ -51,6 +52,26 @@ class LocalFiles:
         with self.path_of(path).open("rb") as file:
             file.seek(start)
             return file.read(max(0, stop - start))
+
+    def chunks(self, path: str, chunk_bytes: int) -> Iterator[bytes]:
+        """The file's bytes piece by piece, or FileNotFoundError."""
+        with self.path_of(path).open("rb") as file:
+            yield from iter(lambda: file.read(chunk_bytes), b"")
+
+    def stamp(self, path: str) -> str | None:
+        """What changes whenever the file does; None where there is none."""
+        try:
+            there = os.stat(self.path_of(path))
+        except FileNotFoundError:
+            return None
+        return f"{there.st_dev}-{there.st_ino}-{there.st_size}-{there.st_mtime_ns}"
+
+    def modified_s(self, path: str) -> float | None:
+        """When the file was last written, in seconds since the epoch; None where there is none."""
+        try:
+            return os.stat(self.path_of(path)).st_mtime
+        except FileNotFoundError:
+            return None
 
     def write(self, path: str, data: bytes) -> None:
         """Put the bytes in place in one step, whatever stood there."""
@@ -109,6 +130,18 @@ class LocalFiles:
         with self._staging() as staged:
             _copy(source, staged)
             self._move(staged, self.path_of(path))
+
+    def copy(self, source: str, target: str) -> None:
+        """Put a file in a second place in one step, by a hard link where the file system has them, or FileNotFoundError."""
+        with self._staging() as staged:
+            try:
+                os.link(self.path_of(source), staged)
+                _sync(staged)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                _copy(self.path_of(source), staged)
+            self._move(staged, self.path_of(target))
 
     def check(self) -> None:
         """Make a small file, exclusively as everything that commits is made, and remove it."""
@@ -187,11 +220,17 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Have a folder's names on the disk, where its file system can do that."""
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot flush folders
-            raise
     finally:
         os.close(descriptor)

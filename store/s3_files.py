@@ -13,8 +13,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from store.errors import RefusedError, StoreError, UnavailableError
+from store.errors import ArtifactError, RefusedError, StoreError, UnavailableError
 from store.s3_objects import (
+    copy_object,
     delete_objects,
     fetch_file,
     fetch_object,
@@ -76,6 +77,29 @@ class S3Files:
                 return b""
             raise
 
+    def chunks(self, path: str, chunk_bytes: int) -> Iterator[bytes]:
+        """The object's bytes piece by piece, or FileNotFoundError; ArtifactError where it is replaced meanwhile."""
+        uri = self._uri_of(path)
+        bucket, key = split_uri(uri)
+        if (there := look_up_object(uri)) is None:
+            raise FileNotFoundError(uri)
+        for start in range(0, there.size, chunk_bytes):
+            wanted: dict[str, Any] = {"Range": f"bytes={start}-{min(start + chunk_bytes, there.size) - 1}"}
+            try:
+                yield ask("get_object", uri, Bucket=bucket, Key=key, IfMatch=there.etag, **wanted).body
+            except ConditionFailedError as error:
+                raise ArtifactError(f"{uri} was replaced while it was read; read it again") from error
+
+    def stamp(self, path: str) -> str | None:
+        """What changes whenever the object does; None where there is none."""
+        there = look_up_object(self._uri_of(path))
+        return None if there is None else f"{there.etag}-{there.size}"
+
+    def modified_s(self, path: str) -> float | None:
+        """When the object was written, in seconds since the epoch by S3's clock; None where there is none."""
+        there = look_up_object(self._uri_of(path))
+        return None if there is None or there.modified is None else there.modified.timestamp()
+
     def write(self, path: str, data: bytes) -> None:
         """Put the bytes in place in one step, whatever stood there."""
         if len(data) > _ONE_PUT:
@@ -132,6 +156,10 @@ class S3Files:
             else:
                 put_object(self._uri_of(path), file.read())
 
+    def copy(self, source: str, target: str) -> None:
+        """Put an object in a second place in one step, by S3's own copy, or FileNotFoundError."""
+        copy_object(self._uri_of(source), self._uri_of(target))
+
     def check(self) -> None:
         """See that the endpoint decides conditional writes; asked once a process of each store.
 
@@ -180,10 +208,14 @@ class S3Files:
         return gone
 
     def _put_where(self, path: str, data: bytes, *, before: bytes | None, **condition: Any) -> bool:
+        """Whether the bytes were put there: by the answer, or by what stands there where S3 refuses or does not answer.
+
+        A refusal does not say that this call's write was not done: it may have been sent twice, and the first answer lost.
+        """
         try:
             put_object(self._uri_of(path), data, **condition)
-        except ConditionFailedError as error:
-            return error.may_be_ours and self._holds(path) == data
+        except ConditionFailedError:
+            return self._holds(path) == data
         except UnavailableError:
             if (there := self._holds(path)) == before:
                 raise
@@ -204,7 +236,7 @@ class S3Files:
         return look_up_object(self._uri_of(path)) is not None
 
     def _fault_of_conditions(self, probe: str) -> str | None:
-        """What the endpoint gets wrong, or None; in each case a definite answer is wanted, not what may be ours."""
+        """What the endpoint gets wrong, or None."""
         uri = self._uri_of(probe)
         try:
             if not self.create(probe, b"first"):

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from store.s3_requests import Answer, ConditionFailedError, ask
 __all__ = [
     "PART_BYTES",
     "ListedObject",
+    "copy_object",
     "delete_objects",
     "fetch_file",
     "fetch_object",
@@ -149,6 +151,27 @@ def put_object(uri: str, data: bytes, **condition: Any) -> None:
     ask("put_object", uri, Bucket=bucket, Key=key, Body=data, ContentMD5=_base64_md5(data), **condition)
 
 
+def copy_object(source: str, target: str) -> None:
+    """Store a second object with the bytes of the first; S3 copies, unless it is too large for that.
+
+    Raises:
+        FileNotFoundError: there is no first.
+        UnavailableError, RefusedError: as `ask` does.
+    """
+    there = look_up_object(source)
+    if there is None:
+        raise FileNotFoundError(source)
+    if there.size > _LARGEST_PUT:
+        with tempfile.TemporaryDirectory() as folder:
+            held = Path(folder) / "object"
+            fetch_file(source, held)
+            with held.open("rb") as file:
+                put_parts(target, file, there.size)
+        return
+    (bucket, key), (from_bucket, from_key) = split_uri(target), split_uri(source)
+    ask("copy_object", target, Bucket=bucket, Key=key, CopySource={"Bucket": from_bucket, "Key": from_key})
+
+
 def put_parts(uri: str, file: IO[bytes], size: int) -> None:
     """Store an object in parts, with the memory of a few; what was sent of one that fails is taken back.
 
@@ -212,7 +235,7 @@ def _fetch_ranges(uri: str, file: IO[bytes]) -> str | None:
         wanted: dict[str, Any] = {"Range": f"bytes={start}-{stop - 1}", "IfMatch": etag}
         answer: Answer = ask("get_object", uri, Bucket=bucket, Key=key, **wanted)
         if len(answer.body) != stop - start or answer.fields["ETag"] != etag:
-            raise ConditionFailedError(may_be_ours=False)
+            raise ConditionFailedError(uri)
         os.pwrite(file.fileno(), answer.body, start)
 
     try:

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import random
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ from store.errors import RefusedError, UnavailableError
 __all__ = ["TRIES", "Answer", "ConditionFailedError", "ask", "code_of"]
 
 TRIES = 5
-"""Requests a call makes at most, whatever goes wrong; between them it waits for 0.1 to 2 seconds."""
+"""Requests a call makes at most, whatever goes wrong; between them it waits for 0.1 to 2 seconds.
+
+Below it, aiohttp sends a request that is idempotent over HTTP, a PUT too, once more when a connection it kept breaks.
+"""
 
 _CONNECT_S, _SILENCE_S = 5, 20
 _CONNECTIONS = 32
@@ -29,6 +33,7 @@ _ALWAYS_SENT = {
     "get_object": "ETag",
     "head_object": "ETag",
     "put_object": "ETag",
+    "copy_object": "ETag",
     "list_objects_v2": "IsTruncated",
     "list_object_versions": "IsTruncated",
     "create_multipart_upload": "UploadId",
@@ -38,6 +43,7 @@ _ALWAYS_SENT = {
 }
 _HEALING_CODES = frozenset(
     {
+        "409",  # of a HEAD, which has no document
         "BadDigest",
         "ConditionalRequestConflict",
         "IncompleteBody",
@@ -70,15 +76,7 @@ _HEALING_KINDS = frozenset(
 
 
 class ConditionFailedError(Exception):
-    """The condition of a write did not hold.
-
-    Attributes:
-        may_be_ours: an earlier try of the same call was not answered and may have been done.
-    """
-
-    def __init__(self, *, may_be_ours: bool) -> None:
-        super().__init__("the condition of the write did not hold")
-        self.may_be_ours = may_be_ours
+    """The condition of a write did not hold; it may be the write itself, sent before, that made it so."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,6 @@ def ask(method: str, where: str, *, max_bytes: int | None = None, **parameters: 
         RefusedError: S3 refuses it: no such bucket, no permission, credentials missing or not known.
         UnavailableError: no answer, an error of the server, or not all of the answer, in all tries.
     """
-    may_be_done = False
     last: BaseException | None = None
     for attempt in range(TRIES):
         if attempt:
@@ -119,14 +116,13 @@ def ask(method: str, where: str, *, max_bytes: int | None = None, **parameters: 
         except Exception as error:  # s3fs, botocore and aiohttp each have their own kinds
             code, status = code_of(error)
             if _is_condition(code, status, parameters):
-                raise ConditionFailedError(may_be_ours=may_be_done) from error
+                raise ConditionFailedError(where) from error
             if code in {"NoSuchKey", "NoSuchUpload", "NoSuchVersion"} or (code == "404" and method == "head_object"):
                 raise FileNotFoundError(where) from error
             if not _can_heal(error, code, status):
                 if not type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp", "s3fs")):
                     raise  # no answer of anybody's
                 raise RefusedError(_refusal(error, code, status, where, parameters)) from error
-            may_be_done = may_be_done or code not in {"SlowDown", "ConditionalRequestConflict"}
             last = error
     what = str(last) if isinstance(last, _NotWhole) else code_of(last)[0] or type(last).__name__
     raise UnavailableError(
@@ -145,20 +141,25 @@ def _once(method: str, max_bytes: int | None, parameters: dict[str, Any]) -> Ans
 async def _request(fs: Any, method: str, max_bytes: int | None, parameters: dict[str, Any]) -> Answer:
     client = await fs.set_session()
     fields = await getattr(client, method)(**parameters)
-    if "Range" in parameters and not _is_the_range(fields.get("ContentRange", ""), parameters["Range"]):
-        raise _NotWhole("another range than was asked for")
     body = await _body(fields, max_bytes) if method == "get_object" else b""
+    if "Range" in parameters and not _is_the_range(fields.get("ContentRange", ""), parameters["Range"], len(body)):
+        raise _NotWhole("another range than was asked for")
     wanted = _ALWAYS_SENT.get(method)
-    if wanted is not None and wanted not in fields:
+    if wanted is not None and wanted not in fields.get("CopyObjectResult", fields):
         raise _NotWhole(f"an answer without {wanted}")
     if method == "delete_object" and int(fields["ResponseMetadata"]["HTTPHeaders"].get("content-length") or 0):
         raise _NotWhole("a document in answer to a deletion")
     return Answer(fields, body)
 
 
-def _is_the_range(got: str, asked: str) -> bool:
-    """Whether "bytes 0-9/50" answers "bytes=0-9"; it may end earlier, at the end of the object."""
-    return got.split("-", maxsplit=1)[0] == asked.replace("=", " ").split("-")[0]
+def _is_the_range(got: str, asked: str, length: int) -> bool:
+    """Whether so many bytes said to be "bytes 0-9/50" answer "bytes=0-9"; a range may end earlier, where the object does."""
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", got)
+    start, stop = asked.removeprefix("bytes=").split("-")
+    if match is None:
+        return False
+    first, last, size = map(int, match.groups())
+    return first == int(start) and last == min(int(stop), size - 1) and length == last - first + 1
 
 
 async def _body(fields: dict[str, Any], max_bytes: int | None) -> bytes:

@@ -158,8 +158,9 @@ def read_uri(uri: str, *, max_bytes: int) -> bytes:
     """The bytes of a photo, at most `max_bytes` + 1 of them, so that the caller sees that there are more.
 
     Raises:
-        OSError: it cannot be read, as the file system or the service says; a ConnectionError may heal.
+        OSError: it cannot be read, as the file system or the service says.
         UnreadableError: a web server or S3 does not give it.
+        UnavailableError: S3 does not answer.
     """
     if is_web(uri):
         return fetch(uri, max_bytes=max_bytes)

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from store.errors import ArtifactError, LookalikeError, StoreError
+from store.errors import ArtifactError, StoreError
 from store.fingerprints import sha256_hex
 from store.local_files import LocalFiles
 from store.s3_files import S3Files
@@ -66,7 +66,7 @@ class Storage:
     """Files under one root, addressed by relative paths with slashes.
 
     On S3 every call makes a bounded number of requests. What goes wrong is a StoreError where it will go wrong again, and an
-    UnavailableError, also a ConnectionError, where the same call may succeed later; each is one sentence that names the uri.
+    UnavailableError where the same call may succeed later; each is one sentence that names the uri.
 
     Args:
         uri: a folder, or `s3://bucket/prefix`.
@@ -94,6 +94,10 @@ class Storage:
         if not uri.startswith(self.uri + "/"):
             raise ArtifactError(f"{uri} is not in the store {self.uri}")
         return uri[len(self.uri) + 1 :]
+
+    def local_path(self, path: str) -> Path | None:
+        """Where the file lies on this machine; None where it does not."""
+        return self._files.path_of(path) if isinstance(self._files, LocalFiles) else None
 
     def exists(self, path: str) -> bool:
         """Whether the file or folder is there."""
@@ -137,6 +141,25 @@ class Storage:
         except FileNotFoundError as error:
             raise self._missing(path) from error
 
+    def chunks(self, path: str, *, chunk_bytes: int = 8 * 2**20) -> Iterator[bytes]:
+        """The file's bytes piece by piece, so that no file needs to fit into memory; on S3 all of one object.
+
+        Raises:
+            ArtifactError: the file is missing, or was replaced while it was read.
+        """
+        try:
+            yield from self._files.chunks(path, chunk_bytes)
+        except FileNotFoundError as error:
+            raise self._missing(path) from error
+
+    def stamp(self, path: str) -> str | None:
+        """What changes whenever the file does, at the cost of one small question; None where there is no file."""
+        return self._files.stamp(path)
+
+    def modified_s(self, path: str) -> float | None:
+        """When the file was last written, in seconds since the epoch by the storage's own clock; None where there is no file."""
+        return self._files.modified_s(path)
+
     def download(self, path: str, target: Path, *, sha256: str | None = None) -> None:
         """A large file into a file of this machine, flushed and put in place in one step; memory does not follow its size.
 
@@ -167,11 +190,23 @@ class Storage:
         """Put a copy of a large file of this machine in place in one step, whatever stood there."""
         self._files.upload(path, source)
 
+    def copy(self, source: str, target: str) -> None:
+        """Put a file in a second place in one step, without its bytes passing through: a hard link, or the service's own copy.
+
+        Raises:
+            ArtifactError: there is no such file.
+        """
+        try:
+            self._files.copy(source, target)
+        except FileNotFoundError as error:
+            raise self._missing(source) from error
+
     def create(self, path: str, data: bytes) -> bool:
         """Put the bytes in place in one step unless a file stands there already.
 
-        On S3 an answer may be lost although the write was done. The call then looks at what stands there, and equal bytes count
-        as its own. Where it matters which of several callers made a file, each must give bytes that no other gives (a uuid).
+        On S3 an answer may be lost although the write was done, and the write sent again is refused then. So a refused call
+        looks at what stands there, and takes equal bytes for its own. Where it matters which of several callers made a file,
+        each must give bytes that no other gives (a uuid).
         After an UnavailableError nothing stood there, but a request that was under way may still be done later.
 
         Returns:
@@ -182,9 +217,9 @@ class Storage:
     def swap(self, path: str, data: bytes, *, expected: bytes | None) -> bool:
         """Put the bytes in place in one step where the file still holds `expected`; None wants no file there.
 
-        Of several callers that expect the same, one succeeds. On S3, where the answer was lost, equal bytes count as this
-        call's own, as for `create`; two callers that put the same bytes there, as a number in CURRENT, may then both be told
-        that they did, and each has what it wanted. A file that was changed and changed back holds what was expected.
+        Of several callers that expect the same and bring bytes of their own, one succeeds. On S3 a refused call takes equal
+        bytes for its own, as `create` does: of two callers that bring the same, as a number for CURRENT, both are told that
+        they did it, and each has what it wanted. A file that was changed and changed back holds what was expected.
 
         Returns:
             True when this call put them there, False when the file holds something else.
@@ -220,8 +255,6 @@ class Storage:
         try:
             self._files.check()
         except OSError as error:
-            if isinstance(error, LookalikeError):
-                raise
             raise StoreError(
                 f"the store {self.uri} cannot be written ({type(error).__name__}: {error}): "
                 "give a folder or an s3:// prefix you may write to with --store"

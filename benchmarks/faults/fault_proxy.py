@@ -29,6 +29,7 @@ FaultKind = Literal[
     "slow_down_503",
     "conflict_409",
     "error_under_200",
+    "page_under_200",
     "lost_reply",
     "stale_listing",
 ]
@@ -37,9 +38,9 @@ FaultKind = Literal[
 delay: the answer comes late. reset: the connection is reset after some bytes of the answer, none of which may have come.
 truncated: the body ends early under its full Content-Length. short: the body is cut, and its length says so too.
 flipped: one bit of the body is another. error_500, slow_down_503, conflict_409: S3's errors; the endpoint is not asked.
-error_under_200: an error document in place of the answer, with status 200; the endpoint is not asked. lost_reply: the
-endpoint answers and the connection is reset, so that a write is done and nobody told. stale_listing: the answer to an earlier
-listing of the same, or an empty one; other requests pass.
+error_under_200, page_under_200: an error document of S3's, or a page as gateways show it, in place of the answer and with status
+200; the endpoint is not asked. lost_reply: the endpoint answers and the connection is reset, so that a write is done and nobody
+told. stale_listing: the answer to an earlier listing of the same, or an empty one; other requests pass.
 """
 
 FAULTS: tuple[FaultKind, ...] = get_args(FaultKind)
@@ -215,6 +216,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(_error(409, "ConditionalRequestConflict", message))
             case "error_under_200":
                 self._send(_error(200, "InternalError", "We encountered an internal error. Please try again."))
+            case "page_under_200":
+                self._send((200, [("Content-Type", "text/html")], b"<html><body>Please sign in.</body></html>"))
             case "delay":
                 time.sleep(rule.delay_s)
                 self._send(self._forward(body, asked))

@@ -267,7 +267,13 @@ def _object(endpoint: S3Endpoint, asked: _Asked) -> _Answer | None:  # noqa: PLR
         case "PUT" if "partNumber" in query:
             part = objects.put_part(bucket, query["uploadId"], int(query["partNumber"]), asked.body)
             return _Answer(headers={"ETag": f'"{part.etag}"'})
-        case "PUT" if "x-amz-copy-source" not in asked.headers:
+        case "PUT" if "x-amz-copy-source" in asked.headers:
+            from_bucket, _, from_key = unquote(asked.headers["x-amz-copy-source"]).lstrip("/").partition("/")
+            stored = objects.put(
+                bucket, key, objects.get(from_bucket, from_key).data, checksum=None, **_conditions(asked)
+            )
+            return _Answer(body=_document(f"<CopyObjectResult>{_details(stored)}</CopyObjectResult>"))
+        case "PUT":
             checksum = next(((n, v) for n, v in asked.headers.items() if _CHECKSUM.match(n)), None)
             stored = objects.put(bucket, key, asked.body, checksum=checksum, **_conditions(asked))
             return _Answer(headers=_marks(stored))
