@@ -84,14 +84,14 @@ VERBS: dict[str, tuple[str, Callable[[Storage], Any], Any]] = {
 HEALING: list[FaultKind] = [kind for kind in FAULTS if kind != "stale_listing"]
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("fault", HEALING)
+@pytest.mark.parametrize(
+    ("verb", "fault"),
+    [(v, f) for v in VERBS for f in HEALING if (v, f) != ("read_range", "flipped")],  # S3 sends no hash of a range
+)
 def test_one_fault_heals_and_the_outcome_is_as_without_it(
     storage: Storage, proxy: FaultProxy, verb: str, fault: FaultKind
 ) -> None:
     pattern, do, wanted = VERBS[verb]
-    if (verb, fault) == ("read_range", "flipped"):
-        pytest.skip("S3 sends no hash of a range: callers check the whole")
     proxy.follow([Rule(fault, pattern=pattern, after_bytes=3, delay_s=0.01)])
     assert do(storage) == wanted
     assert [one.rule.fault for one in proxy.injected][-1] == fault
