@@ -1,6 +1,7 @@
 # make demo   set up, then the main job on drawn people      make test   set up, then the tests
 # make check  lint, types, import contracts, format          make bench  measure the store named by STORE=
 # make lock   pin what pyproject.toml asks for; UPGRADE=1 takes the newest of everything
+# make s3-check   run the S3 tests against a one-node Ceph on loopback (root, Debian's ceph-mon ceph-osd radosgw ceph-common)
 # make setup TORCH_BACKEND=cpu   a CPU-only torch (6 GB of CUDA packages less); say it once, before anything else
 
 SHELL := /bin/bash
@@ -22,10 +23,10 @@ CUDA := ^(nvidia-|cuda-|triton==)
 
 timed = t0=$$(date +%s); echo "== $(1)"; $(2); echo "== $(1): done in $$(( $$(date +%s) - t0 )) s"
 
-.PHONY: help setup setup-dev demo test check format bench lock clean
+.PHONY: help setup setup-dev demo test s3-check check format bench lock clean
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"lookalike needs Python 3.11 or newer, got {sys.version.split()[0]}: run make with PYTHON=python3.11")'
@@ -47,6 +48,11 @@ demo: setup
 
 test: setup-dev
 	@$(call timed,the tests,$(BIN)/python -m pytest $(PYTEST_ARGS))
+
+s3-check: setup-dev
+	@folder=$$(mktemp -d); trap "benchmarks/faults/radosgw.sh stop $$folder; rm -rf $$folder" EXIT; \
+	    reached=$$(benchmarks/faults/radosgw.sh start $$folder); eval "$$reached"; \
+	    $(BIN)/python -m pytest tests/store/test_s3.py tests/flows/test_build_on_s3.py $(PYTEST_ARGS)
 
 check: setup-dev
 	@$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check .)

@@ -16,6 +16,7 @@ from prefect.filesystems import RemoteFileSystem
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import Task, exponential_backoff
 
+from store.errors import UnavailableError
 from store.fingerprints import short_hash
 from store.layout import results_folder
 from store.storage import Storage
@@ -32,7 +33,9 @@ RETRIES = 3
 _HEALING_CODES = frozenset(
     {"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "InternalError", "ServiceUnavailable"}
 )
-_HEALING_KINDS: tuple[type[BaseException], ...] = (ChildDiedError, TimeoutError, ConnectionError, InterruptedError)
+_HEALING_KINDS: tuple[type[BaseException], ...] = (
+    ChildDiedError, UnavailableError, TimeoutError, ConnectionError, InterruptedError
+)  # fmt: skip
 
 
 def threads(workers: int = WORKERS) -> TaskRunner[Any]:

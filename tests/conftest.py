@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import os
 import socket
@@ -6,6 +7,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,36 +100,34 @@ def prefect_api(prefect_server: str) -> Iterator[str]:
         yield prefect_server
 
 
-@pytest.fixture(scope="module")
-def s3_endpoint() -> Iterator[str]:
-    """A real S3 endpoint on loopback with one empty bucket, `faces`, found through the environment only."""
-    from fsspec.core import url_to_fs
-    from moto.server import ThreadedMotoServer
-    from s3fs import S3FileSystem
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
+@contextlib.contextmanager
+def reached_through(url: str) -> Iterator[None]:
+    """S3 at this address, found through the environment only."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_ACCESS_KEY_ID": os.environ.get("LOOKALIKE_TEST_S3_ACCESS_KEY", "test"),
+            "AWS_SECRET_ACCESS_KEY": os.environ.get("LOOKALIKE_TEST_S3_SECRET_KEY", "test"),
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }.items():
             patch.setenv(name, value)
-        S3FileSystem.clear_instance_cache()
-        url_to_fs("s3://faces")[0].mkdir("faces")
-        yield url
-        S3FileSystem.clear_instance_cache()
-        reset = urllib.request.Request(f"{url}/moto-api/reset", method="POST")  # buckets outlive moto's servers
-        urllib.request.urlopen(reset, timeout=10).close()
-    server.stop()
+        yield
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint() -> Iterator[str]:
+    """An S3 endpoint with a bucket, `faces`: our own on loopback, or the one that LOOKALIKE_TEST_S3_ENDPOINT names."""
+    from benchmarks.faults.s3_endpoint import S3Endpoint
+    from store.s3_requests import ask
+
+    url = os.environ.get("LOOKALIKE_TEST_S3_ENDPOINT")
+    with contextlib.nullcontext() if url else S3Endpoint() as own, reached_through(url or own.url):
+        ask("create_bucket", "s3://faces", Bucket="faces")
+        yield url or own.url
 
 
 @pytest.fixture
 def s3(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
     """A prefix of the test's own in the bucket."""
-    return f"s3://faces/{hashlib.sha256(request.node.name.encode()).hexdigest()[:12]}"
+    return f"s3://faces/{hashlib.sha256(f'{request.node.nodeid} {uuid.uuid4()}'.encode()).hexdigest()[:12]}"

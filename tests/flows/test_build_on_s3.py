@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import boto3
 import pytest
 
 pytestmark = pytest.mark.flow
@@ -8,15 +7,15 @@ pytestmark = pytest.mark.flow
 
 def test_build_from_s3_to_s3_publishes_answers_and_then_finds_nothing_new(prefect_api, s3, drawn_people):
     from flows.build_index import build_index
+    from store.storage import Storage
     from tasks.steps.query_photo import query_photo
     from tasks.steps.train_encoder import NetworkSettings, new_encoder
 
-    client = boto3.client("s3")
-    prefix = s3.removeprefix("s3://faces/")
+    bucket = Storage(s3)
     pictures = sorted(drawn_people.rglob("*.jpg"))[:6]
     for picture in pictures:
-        client.upload_file(str(picture), "faces", f"{prefix}/archive/{picture.parent.name}/{picture.name}")
-    client.put_object(Bucket="faces", Key=f"{prefix}/archive/readme.md", Body=b"no photo")
+        bucket.upload(f"archive/{picture.parent.name}/{picture.name}", picture)
+    bucket.write("archive/readme.md", b"no photo")
     store = f"{s3}/index"
     encoder = new_encoder(store, settings=NetworkSettings(width=0.25, dimension=32))
 
@@ -26,9 +25,8 @@ def test_build_from_s3_to_s3_publishes_answers_and_then_finds_nothing_new(prefec
     assert first["published"]
     assert first["photos"] == {"indexed": 6}
     assert first["plan"]["ignored"] == 1
-    keys = {entry["Key"] for entry in client.list_objects_v2(Bucket="faces", Prefix=f"{prefix}/index/")["Contents"]}
-    assert f"{prefix}/index/versions/CURRENT" in keys
-    assert any(key.startswith(f"{prefix}/index/runs/results/find-faces-") for key in keys)
+    assert bucket.exists("index/versions/CURRENT")
+    assert any(name.startswith("find-faces-") for name in bucket.names("index/runs/results"))
 
     again = build_index(source=f"{s3}/archive/", store=store, workers=1)
     assert not again["published"]
