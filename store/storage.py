@@ -4,9 +4,11 @@ The one class over fsspec. A local file is written under runs/staging, flushed, 
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from store.fingerprints import sha256_hex
 
 __all__ = ["Storage", "decode_path", "encode_path", "is_local", "normalise_uri"]
 
+_NO_LINKS = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP)
 _ENCODED_BYTE = re.compile(r"%[89A-F][0-9A-F]")
 
 
@@ -108,9 +111,7 @@ class Storage:
         try:
             data: bytes = self._fs.cat_file(self._full(path))
         except FileNotFoundError as error:
-            raise ArtifactError(
-                f"{self.uri_of(path)} is missing from the store; build again to make it anew"
-            ) from error
+            raise self._missing(path) from error
         if sha256 is not None and (got := sha256_hex(data)) != sha256:
             raise ArtifactError(
                 f"{self.uri_of(path)} has changed: its sha256 is {got[:12]}…, recorded was {sha256[:12]}…; it is not used"
@@ -159,6 +160,86 @@ class Storage:
                 return False
             self.write(path, data)
             return True
+
+    # What readers of large files, leases and the publishing of versions ask for
+
+    def local_path(self, path: str) -> Path | None:
+        """Where the file lies on this machine; None where it does not."""
+        return Path(self._full(path)) if self.local else None
+
+    def chunks(self, path: str, *, chunk_bytes: int = 8 * 2**20) -> Iterator[bytes]:
+        """The file's bytes piece by piece, so that no file needs to fit into memory.
+
+        Raises:
+            ArtifactError: the file is missing.
+        """
+        try:
+            if self.local:
+                with open(self._full(path), "rb") as file:
+                    yield from iter(lambda: file.read(chunk_bytes), b"")
+                return
+            self._fs.invalidate_cache()
+            size = int(self._fs.info(self._full(path))["size"])
+            for start in range(0, size, chunk_bytes):
+                yield self._fs.cat_file(self._full(path), start=start, end=min(size, start + chunk_bytes))
+        except FileNotFoundError as error:
+            raise self._missing(path) from error
+
+    def copy(self, source: str, target: str) -> None:
+        """Put a file in a second place in one step, without its bytes passing through: a hard link, or the service's own copy.
+
+        Raises:
+            ArtifactError: there is no such file.
+        """
+        try:
+            if self.local:
+                self._link(Path(self._full(source)), Path(self._full(target)))
+            else:
+                self._fs.cp_file(self._full(source), self._full(target))
+        except FileNotFoundError as error:
+            raise self._missing(source) from error
+
+    def stamp(self, path: str) -> str | None:
+        """What changes whenever the file does, at the cost of one small question; None where there is no file."""
+        try:
+            if self.local:
+                there = os.stat(self._full(path))
+                return f"{there.st_dev}-{there.st_ino}-{there.st_size}-{there.st_mtime_ns}"
+            self._fs.invalidate_cache()
+            info = self._fs.info(self._full(path))
+            return f"{info['ETag']}-{info['size']}"
+        except FileNotFoundError:
+            return None
+
+    def modified_s(self, path: str) -> float | None:
+        """When the file was last written, in seconds since the epoch by the storage's own clock; None where there is no file."""
+        try:
+            if self.local:
+                return os.stat(self._full(path)).st_mtime
+            self._fs.invalidate_cache()
+            return float(self._fs.info(self._full(path))["LastModified"].timestamp())
+        except FileNotFoundError:
+            return None
+
+    def _missing(self, path: str) -> ArtifactError:
+        return ArtifactError(f"{self.uri_of(path)} is missing from the store; build again to make it anew")
+
+    def _link(self, source: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(self._full("runs/staging")) / uuid.uuid4().hex
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            try:
+                os.link(source, staged)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                shutil.copyfile(source, staged)
+            _sync(staged)
+            os.replace(staged, target)
+            _sync_folder(target.parent)
+        finally:
+            staged.unlink(missing_ok=True)
 
     def names(self, path: str = "") -> list[str]:
         """The names of what stands directly in a folder, sorted; none if there is no such folder.
@@ -256,7 +337,12 @@ def _condition_failed(error: OSError) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """Have a file's bytes, or a folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
