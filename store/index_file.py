@@ -3,15 +3,36 @@
 Bytes are checked by hash before FAISS sees them; ids are face ids; a search changes nothing.
 """
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
+from store import index_trial
 from store.errors import ArtifactError
 
-__all__ = ["build_exact_index", "index_size", "indexed_ids", "load_index", "search"]
+__all__ = [
+    "FAISS_VERSION",
+    "build_exact_index",
+    "index_size",
+    "indexed_ids",
+    "load_index",
+    "open_index",
+    "search",
+    "try_index",
+]
+
+FAISS_VERSION: str = faiss.__version__
+"""What opened once with this one may still kill another."""
+
+_SPARE_BYTES = 512 * 2**20
+_TRIAL_S = 120
 
 
 def build_exact_index(face_ids_N: npt.NDArray[np.int64], embeddings_ND: npt.NDArray[np.float32]) -> bytes:
@@ -43,9 +64,59 @@ def load_index(data: bytes, *, where: str) -> faiss.Index:
         ArtifactError: FAISS refuses them; the message says where.
     """
     try:
-        return faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
-    except (RuntimeError, AssertionError) as error:
-        raise ArtifactError(f"{where} is not an index that FAISS {faiss.__version__} reads: {error}") from error
+        index: faiss.Index = index_trial.checked(faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8)))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise _unreadable(where, str(error)) from error
+    return index
+
+
+def open_index(path: Path, *, where: str) -> faiss.Index:
+    """Open an index file of this machine, whose hash has been checked, by mapping it: no vector is read before it is asked for.
+
+    Raises:
+        ArtifactError: FAISS refuses it; the message says where.
+    """
+    try:
+        index: faiss.Index = index_trial.open_mapped(str(path))
+    except ValueError as error:
+        raise _unreadable(where, str(error)) from error
+    return index
+
+
+def try_index(path: Path, *, where: str, memory_bytes: int | None = None, seconds: int = _TRIAL_S) -> None:
+    """Open an index file in a child process and ask it once, so that a file which crashes FAISS costs the child.
+
+    Args:
+        path: the file, on this machine.
+        where: what to call it.
+        memory_bytes: by which the child's address space may grow; three times the file and 512 MiB when not given.
+        seconds: processor time that it may take; ten times as long by the clock.
+
+    Raises:
+        ArtifactError: FAISS refuses the file, or dies of it; the message says where and how.
+    """
+    allowed = 3 * path.stat().st_size + _SPARE_BYTES if memory_bytes is None else memory_bytes
+    command = [sys.executable, "-P", index_trial.__file__, str(path), str(allowed), str(seconds)]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(command, capture_output=True, env=env, timeout=10 * seconds, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        raise _unreadable(where, f"opening it took more than {10 * seconds} s") from error
+    if done.returncode == index_trial.REFUSED:
+        raise _unreadable(where, done.stdout.decode(errors="replace").strip())
+    if done.returncode:
+        raise _unreadable(where, f"a process that opened it died of it ({_cause(done.returncode)})")
+
+
+def _unreadable(where: str, why: str) -> ArtifactError:
+    return ArtifactError(f"{where} is not an index that FAISS {FAISS_VERSION} reads: {why}")
+
+
+def _cause(exitcode: int) -> str:
+    try:
+        return signal.Signals(-exitcode).name
+    except ValueError:
+        return f"exit code {exitcode}"
 
 
 def indexed_ids(index: Any) -> npt.NDArray[np.int64]:
