@@ -334,7 +334,7 @@ def test_a_manifest_that_another_build_made_is_not_taken_for_our_own(published: 
 
         def create(self, path: str, data: bytes) -> bool:
             if path.endswith("000002/manifest.json"):
-                super().create(path, data.replace(b'"second"', b'"foreign"'))
+                super().create(path, manifest("foreign", parent=1).to_json())
             return super().create(path, data)
 
     staged = stage(published, "second")
@@ -355,7 +355,7 @@ def test_without_the_uuid_s_check_another_build_s_version_would_be_called_ours(
     class Foreign(Storage):
         def create(self, path: str, data: bytes) -> bool:
             if path.endswith("000002/manifest.json"):
-                super().create(path, data.replace(b'"second"', b'"foreign"'))
+                super().create(path, manifest("foreign", parent=1).to_json())
             return super().create(path, data)
 
     monkeypatch.setattr(versions, "read_manifest", without_uuid)
