@@ -59,6 +59,7 @@ def test_a_manifest_comes_back_as_it_was_written() -> None:
     assert len(written.pop("self_sha256")) == 64
     assert written == document() | {"revision": 0}
     assert parse_manifest(manifest.to_json(), where="x") == manifest
+    assert manifest.to_json().endswith(b"}\n")
 
 
 def test_a_written_manifest_that_changed_in_a_letter_is_refused() -> None:
@@ -70,8 +71,6 @@ def test_a_written_manifest_that_changed_in_a_letter_is_refused() -> None:
     changed = data.replace(b'"created_at": "2', b'"created_at": "1')
     assert [p.kind for p in problems_of_manifest(changed)] == ["hash"]
     assert problems_of_manifest(data.replace(b'"metrics": ', b'"metrics": NaN, "x": '))[0].kind == "hash"
-    assert parse_manifest(manifest.to_json(), where="x") == manifest
-    assert manifest.to_json().endswith(b"}\n")
 
 
 def test_keys_that_a_later_format_1_adds_are_ignored_wherever_they_stand() -> None:
