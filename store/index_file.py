@@ -20,6 +20,7 @@ from store.errors import ArtifactError
 __all__ = [
     "FAISS_VERSION",
     "build_exact_index",
+    "flat_vectors",
     "index_size",
     "indexed_ids",
     "load_index",
@@ -123,6 +124,18 @@ def indexed_ids(index: Any) -> npt.NDArray[np.int64]:
     """The face ids in the index, int64, ascending."""
     ids_N: npt.NDArray[np.int64] = np.sort(faiss.vector_to_array(index.id_map))
     return ids_N
+
+
+def flat_vectors(index: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+    """The face ids, int64 (N,), and vectors, float32 (N, D), as they lie in an exact index; None where it keeps none as they were.
+
+    The arrays look into the index, which must stay open as long as they are used.
+    """
+    flat = faiss.downcast_index(index.index)
+    if not isinstance(flat, faiss.IndexFlat) or not flat.ntotal:
+        return None
+    vectors_ND = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
+    return faiss.vector_to_array(index.id_map), vectors_ND
 
 
 def index_size(index: faiss.Index) -> tuple[int, int]:
