@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from store import index_trial
 from store.errors import ArtifactError
+from store.verified_files import is_noted, note
 
 __all__ = [
-    "FAISS_VERSION",
     "build_exact_index",
     "flat_vectors",
     "index_size",
@@ -29,8 +29,7 @@ __all__ = [
     "try_index",
 ]
 
-FAISS_VERSION: str = faiss.__version__
-"""What opened once with this one may still kill another."""
+_FAISS: str = faiss.__version__  # what opened once with this one may still kill another
 
 _SPARE_BYTES = 512 * 2**20
 _TRIAL_S = 120
@@ -71,12 +70,22 @@ def load_index(data: bytes, *, where: str) -> faiss.Index:
     return index
 
 
-def open_index(path: Path, *, where: str) -> faiss.Index:
-    """Open an index file of this machine, whose hash has been checked, by mapping it: no vector is read before it is asked for.
+def open_index(path: Path, *, sha256: str, where: str) -> faiss.Index:
+    """Open an index file of this machine by mapping it: no vector is read before it is asked for.
+
+    The first time on a machine that bytes of this hash are opened, a child process opens them before this one does.
+
+    Args:
+        path: the file; its hash has been checked.
+        sha256: of the file.
+        where: what to call it.
 
     Raises:
-        ArtifactError: FAISS refuses it; the message says where.
+        ArtifactError: FAISS refuses it, or dies of it; the message says where.
     """
+    if not is_noted(sha256, opens := f"opens-with-faiss-{_FAISS}"):
+        try_index(path, where=where)
+        note(sha256, opens)
     try:
         index: faiss.Index = index_trial.open_mapped(str(path))
     except ValueError as error:
@@ -110,7 +119,7 @@ def try_index(path: Path, *, where: str, memory_bytes: int | None = None, second
 
 
 def _unreadable(where: str, why: str) -> ArtifactError:
-    return ArtifactError(f"{where} is not an index that FAISS {FAISS_VERSION} reads: {why}")
+    return ArtifactError(f"{where} is not an index that FAISS {_FAISS} reads: {why}")
 
 
 def _cause(exitcode: int) -> str:

@@ -16,7 +16,7 @@ from store.errors import ArtifactError, VersionError
 from store.removal import read_removal, spare
 from store.storage import Storage
 
-__all__ = ["EXPIRES_S", "Lease", "hold_lease", "live_leases", "storage_now_s"]
+__all__ = ["EXPIRES_S", "VACUUM", "Lease", "hold_lease", "live_leases", "storage_now_s"]
 
 EXPIRES_S = 900.0
 """How long a lease outlives its last writing."""
@@ -24,7 +24,8 @@ EXPIRES_S = 900.0
 _FOLDER = "runs/leases"
 _OWNER = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,99}")
 _RENEWALS = 5  # in the time after which it would expire
-_VACUUM = "vacuum-"
+VACUUM = "vacuum-"
+"""How the owners of vacuums' leases begin."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ def _refuse_removal(storage: Storage, held: frozenset[str]) -> None:
     removal = read_removal(storage)
     if removal is None or not (doomed := removal.shards & held):
         return
-    if any(lease.owner.startswith(_VACUUM) for lease in live_leases(storage)):
+    if any(lease.owner.startswith(VACUUM) for lease in live_leases(storage)):
         raise VersionError(
             f"a vacuum is removing {len(doomed)} shards that would be used again; run the same command when it is done"
         )
-    spare(storage, doomed)
+    spare(storage, shards=doomed)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from store.errors import ArtifactError, VersionError
+from store.layout import version_folder
 from store.storage import Storage
 
 __all__ = ["REMOVAL", "Removal", "add_removal", "end_removal", "read_removal", "shard_of_path", "spare"]
@@ -79,14 +80,16 @@ def add_removal(storage: Storage, new: Removal) -> Removal:
     return _changed(storage, added)
 
 
-def spare(storage: Storage, shards: Iterable[str]) -> Removal:
-    """Take shards off the list: they are used again."""
-    spared = frozenset(shards)
+def spare(storage: Storage, *, shards: Iterable[str] = (), versions: Iterable[int] = ()) -> Removal:
+    """Take shards or versions off the list: they are used again."""
+    kept_shards = frozenset(shards)
+    kept_versions = frozenset(versions)
+    folders = tuple(f"{version_folder(number)}/" for number in kept_versions)
 
     def without(before: Removal | None) -> Removal:
         old = before or Removal(frozenset(), (), ())
-        kept = tuple(path for path in old.paths if shard_of_path(path) not in spared)
-        return Removal(versions=old.versions, paths=kept, sha256s=old.sha256s)
+        kept = (p for p in old.paths if shard_of_path(p) not in kept_shards and not p.startswith(folders))
+        return Removal(versions=old.versions - kept_versions, paths=tuple(kept), sha256s=old.sha256s)
 
     return _changed(storage, without)
 

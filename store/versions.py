@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from store.errors import ArtifactError, VersionError
 from store.layout import CURRENT, version_file, version_folder
 from store.manifest import FileRecord, Manifest, parse_manifest
+from store.removal import read_removal
 from store.storage import Storage
 
 __all__ = [
+    "ABANDONED_S",
     "CLAIM",
     "MANIFEST",
     "PublishedVersion",
@@ -22,6 +24,9 @@ __all__ = [
     "read_version",
     "set_current",
 ]
+
+ABANDONED_S = 86_400.0
+"""A number that was claimed this long ago and has no manifest belongs to a publish that died."""
 
 CLAIM = "claim"
 """Made exclusively at the start of a publish and never removed: whose build's uuid it holds owns the number."""
@@ -157,9 +162,12 @@ def set_current(storage: Storage, number: int, *, expected: int | None) -> None:
     names = None if before is None else _named_by(before)
     if names != expected or not storage.swap(CURRENT, str(number).encode(), expected=before):
         raise VersionError(f"{storage.uri_of(CURRENT)} changed meanwhile; look with `lookalike versions` and try again")
-    if not storage.exists(f"{version_folder(number)}/{MANIFEST}"):  # a vacuum that began before took it away
+    removal = read_removal(storage)  # which a vacuum writes before it asks for CURRENT: one of the two sees the other
+    if (removal and number in removal.versions) or not storage.exists(f"{version_folder(number)}/{MANIFEST}"):
         storage.swap(CURRENT, before or b"", expected=str(number).encode())
-        raise VersionError(f"version {number} is being removed by a vacuum; CURRENT stays as it was")
+        raise VersionError(
+            f"version {number} is being removed by a vacuum; CURRENT stays as it was; `lookalike vacuum` ends what it began"
+        )
 
 
 def _published_already(storage: Storage, build: str) -> PublishedVersion | None:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from store.errors import ArtifactError, ManifestError, VersionError
-from store.index_file import FAISS_VERSION, index_size, indexed_ids, open_index, try_index
+from store.index_file import index_size, indexed_ids, open_index
 from store.layout import version_folder
 from store.schemas import VERSION_FACES, from_parquet
 from store.storage import Storage
-from store.verified_files import is_noted, note, verified_file
+from store.verified_files import verified_file
 from store.versions import MANIFEST, PublishedVersion, current_number, published_numbers, read_file, read_version
 
 __all__ = ["OpenVersion", "open_version"]
@@ -151,10 +151,7 @@ def _open_files(storage: Storage, version: PublishedVersion) -> OpenVersion:
     number, manifest = version.number, version.manifest
     where, record = f"version {number}'s index", manifest.files["index.faiss"]
     path = verified_file(storage, version.path_of("index.faiss"), sha256=record.sha256, size=record.bytes)
-    if not is_noted(record.sha256, opens := f"opens-with-faiss-{FAISS_VERSION}"):
-        try_index(path, where=where)
-        note(record.sha256, opens)
-    index = open_index(path, where=where)
+    index = open_index(path, sha256=record.sha256, where=where)
     table = from_parquet(read_file(storage, version, "faces.parquet"), VERSION_FACES, where=f"version {number}'s faces")
     if (got := index_size(index)[1]) != manifest.encoder.dimension:
         raise ArtifactError(

@@ -11,11 +11,11 @@ from store.encoders import encoder_in_use, read_encoder, stored_encoders
 from store.errors import LookalikeError
 from store.forgotten import read_forgotten
 from store.layout import CURRENT, ENCODER_CURRENT, FOLDERS, encoder_folder, open_store, version_folder
-from store.leases import EXPIRES_S, live_leases, storage_now_s
+from store.leases import live_leases, storage_now_s
 from store.manifest import Manifest, Problem, problems_of_manifest
 from store.removal import REMOVAL, read_removal
 from store.storage import Storage
-from store.versions import CLAIM, MANIFEST, PublishedVersion, claimed_numbers, current_number, read_version
+from store.versions import ABANDONED_S, CLAIM, MANIFEST, PublishedVersion, claimed_numbers, current_number, read_version
 from tasks.steps.verify_shards import Shards
 from tasks.steps.verify_version import verify_version
 
@@ -205,7 +205,7 @@ def _find_in_version(
 def _is_young(storage: Storage, claim: str) -> bool:
     """Whether a publish that claimed a number may still be going on."""
     claimed = storage.modified_s(claim)
-    return claimed is not None and storage_now_s(storage) - claimed < EXPIRES_S
+    return claimed is not None and storage_now_s(storage) - claimed < ABANDONED_S
 
 
 def _removal_paths(storage: Storage, found: Verified) -> tuple[str, ...]:

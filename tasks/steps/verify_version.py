@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from store.errors import ArtifactError
 from store.fingerprints import content_sha256
-from store.index_file import flat_vectors, index_size, indexed_ids, open_index, try_index
+from store.index_file import flat_vectors, index_size, indexed_ids, open_index
 from store.schemas import STATUSES, VERSION_FACES, VERSION_PHOTOS, from_parquet
 from store.storage import Storage
 from store.versions import PublishedVersion, measure, read_file
@@ -138,8 +138,7 @@ def _verify_index(storage: Storage, version: PublishedVersion, faces: pa.Table, 
             with local.open("wb") as file:
                 file.writelines(storage.chunks(path))
         try:
-            try_index(local, where=path)
-            index = open_index(local, where=path)
+            index = open_index(local, sha256=manifest.files["index.faiss"].sha256, where=path)
         except ArtifactError as error:
             return add(path, "index", str(error))
         if index_size(index) != (wanted := (manifest.faces, manifest.encoder.dimension)):
