@@ -1,11 +1,12 @@
 """Flow `build-index`: from a source of photos to a published index version."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from flows.shards import align_shards, embed_shards
+from flows.shards import align_shards, embed_shards, merge_shards, shards_to_compute
 from tasks import policies
 from tasks.check_version import check_version
 from tasks.list_photos import list_photos
@@ -13,6 +14,7 @@ from tasks.plan_build import plan_build
 from tasks.publish_version import publish_version
 from tasks.resolve_encoder import resolve_encoder
 from tasks.steps.children import children
+from tasks.steps.compare import look_at_of
 from tasks.steps.contract import Contract
 from tasks.steps.plan_build import discard_plan
 from tasks.steps.progress import Stages
@@ -30,6 +32,8 @@ def build_index(
     labels: Literal["folder"] | None = None,
     workers: Annotated[int, Field(ge=1, le=256)] = policies.WORKERS,
     shard_photos: Annotated[int, Field(ge=1, le=100_000)] = 256,
+    retry: Literal["failed"] | None = None,
+    full: bool = False,
 ) -> dict[str, Any]:
     """Find, align and embed every face of a source's photos and publish an index version.
 
@@ -42,6 +46,8 @@ def build_index(
         labels: "folder" takes the name of a photo's folder as the person's name.
         workers: child processes that compute shards.
         shard_photos: photos a shard, about.
+        retry: "failed" tries again the photos that could not be read before, and looks at nothing else.
+        full: read every photo and compare its hash, whatever its size and time say.
     """
     stages = Stages()
     contract = Contract()
@@ -50,16 +56,28 @@ def build_index(
         embedder = resolve_encoder(encoder, store=store)
     with stages.stage("plan"):
         plan = plan_build(
-            listed, store=store, contract=contract, encoder=embedder.id, labels=labels, shard_photos=shard_photos
+            listed,
+            store=store,
+            contract=contract,
+            encoder=embedder.id,
+            labels=labels,
+            shard_photos=shard_photos,
+            look_at=look_at_of(retry=retry, full=full),
+            may_compact=True,
         )
     computed = {"computed": len(plan.requests), "finished": len(plan.finished), "kept": len(plan.kept)}
+    computed |= {"compacted": len(plan.compactions)}
     if not plan.needed:
         discard_plan(plan, store=store)
         get_run_logger().info("nothing new in %s: nothing published", plan.source)
         return summarise_build(plan, store=store, published=False, seconds=stages.seconds(), computed=computed)
-    with children(workers):
+    with children(min(workers, shards_to_compute(plan))):
         with stages.stage("align"):
             found = align_shards(plan, store=store, contract=contract)
+        if plan.compactions:
+            with stages.stage("compact"):
+                merged, embedded = merge_shards(plan, store=store, contract=contract, encoder=embedder)
+                found, plan = [*found, *merged], replace(plan, embedded=plan.embedded | embedded)
         with stages.stage("embed"):
             embed_shards(found, plan, store=store, contract=contract, encoder=embedder)
     with stages.stage("index"):

@@ -8,14 +8,17 @@ from prefect.futures import PrefectFuture, as_completed
 
 from store.refs import ArtifactRef
 from tasks import policies
+from tasks.compact_shards import compact_shards
 from tasks.embed_faces import embed_faces
 from tasks.find_faces import find_faces
+from tasks.steps.compact_shards import CompactedShard
 from tasks.steps.contract import Contract
 from tasks.steps.find_faces import FoundFaces, shard_of
+from tasks.steps.plan_build import BuildPlan
 from tasks.steps.progress import report
 from tasks.steps.resolve_encoder import EncoderRef
 
-__all__ = ["ShardPlan", "align_shards", "embed_shards"]
+__all__ = ["ShardPlan", "align_shards", "embed_shards", "merge_shards", "shards_to_compute"]
 
 
 class ShardPlan(Protocol):
@@ -44,6 +47,23 @@ def align_shards(plan: ShardPlan, *, store: str, contract: Contract) -> list[Fou
     again = policies.stored_in(find_faces, store, refresh=False).map(list(plan.finished), **fixed)
     fresh = policies.stored_in(find_faces, store, refresh=True).map(list(plan.requests), **fixed)
     return _results("align", [*again, *fresh])
+
+
+def merge_shards(
+    plan: BuildPlan, *, store: str, contract: Contract, encoder: EncoderRef
+) -> tuple[list[FoundFaces], frozenset[str]]:
+    """Put together the shards that a plan wants made of others; returns them, and the names of those embedded already."""
+    fixed: dict[str, Any] = {"store": unmapped(store), "contract": unmapped(contract), "encoder": unmapped(encoder)}
+    futures = compact_shards.map(list(plan.compactions), parent=unmapped(plan.parent), **fixed)
+    merged: list[CompactedShard] = _results("compact", [*futures])
+    embedded = frozenset(shard_of(one.shard) for one in merged if one.embedded)
+    return [FoundFaces(shard=one.shard, computed=False) for one in merged], embedded
+
+
+def shards_to_compute(plan: BuildPlan) -> int:
+    """How many calls of children a plan may need at once; at least one."""
+    unembedded = sum(shard_of(ref) not in plan.embedded for ref in (*plan.kept, *plan.finished))
+    return max(1, len(plan.requests) + unembedded)
 
 
 def embed_shards(

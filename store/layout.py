@@ -9,6 +9,7 @@ __all__ = [
     "FOLDERS",
     "FORGOTTEN_KEY",
     "FORGOTTEN_TAGS",
+    "compaction_path",
     "embeddings_path",
     "encoder_folder",
     "faces_path",
@@ -93,6 +94,11 @@ def version_file(number: int, revision: int, name: str) -> str:
 def request_path(shard: str) -> str:
     """The listed photos that a shard is made of, written before it is computed."""
     return f"runs/requests/{shard}.parquet"
+
+
+def compaction_path(shard: str) -> str:
+    """The rows of other shards that a shard is put together from, written before it is."""
+    return f"runs/compactions/{shard}.parquet"
 
 
 def results_folder() -> str:

@@ -8,7 +8,7 @@ from app.early import refuse_early
 from app.store_option import store_of
 from app.terminal import showing_progress
 
-__all__ = ["add_arguments", "run", "show"]
+__all__ = ["add_arguments", "add_how_to_compare", "run", "show"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, default=os.cpu_count() or 1, help="child processes (default: the machine's cores)"
     )
     parser.add_argument("--shard-photos", type=int, default=256, help="photos a shard, about (default: 256)")
+    add_how_to_compare(parser)
+
+
+def add_how_to_compare(parser: argparse.ArgumentParser) -> None:
+    """What a build, and a plan of one, looks at."""
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--retry", choices=["failed"], help="only try again the photos that could not be read before")
+    what.add_argument("--full", action="store_true", help="hash every photo, whatever its size and time say")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -44,6 +52,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             labels=args.labels,
             workers=args.workers,
             shard_photos=args.shard_photos,
+            retry=args.retry,
+            full=args.full,
         )
 
 

@@ -2,36 +2,33 @@
 
 import importlib.metadata
 import uuid
-from collections import Counter
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from store.errors import ArtifactError, LookalikeError
+from store.errors import LookalikeError
 from store.fingerprints import content_sha256, sha256_hex
 from store.index_file import build_exact_index
 from store.layout import embeddings_path, faces_path, open_store, photos_path
 from store.manifest import ContractRecord, EncoderRecord, FileRecord, IndexRecord, Manifest, ShardRecord
 from store.refs import ArtifactRef
-from store.schemas import FACES, PLAN, STATUSES, VERSION_FACES, VERSION_PHOTOS, from_parquet, to_parquet
-from store.shards import read_faces, read_photos, read_vectors
+from store.schemas import FACES, PHOTOS, PLAN, STATUSES, VERSION_FACES, VERSION_PHOTOS, from_parquet, to_parquet
 from store.storage import Storage
+from store.versions import read_version
 from tasks.steps.contract import Contract
 from tasks.steps.plan_build import BuildPlan
 from tasks.steps.resolve_encoder import EncoderRef
+from tasks.steps.version_tables import read_before, read_face_vectors, version_faces, version_photos
 
 __all__ = ["DRAFT", "write_index"]
 
-Row = dict[str, Any]
 DRAFT = "draft.json"
 """The manifest of a version that is not checked yet, beside its files."""
 
 _EXACT = "exact search: every face is compared with the query; nothing approximate has to prove itself at this size"
 _LIBRARIES = ("faiss-cpu", "numpy", "onnxruntime", "openvino", "pillow", "pillow-heif", "prefect", "pyarrow", "torch")
-_SHOWN = [n for n in VERSION_FACES.names if n not in {"uris", "label", "shard"}]
 
 
 def write_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: EncoderRef) -> ArtifactRef:
@@ -47,103 +44,81 @@ def write_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: Enc
         The draft manifest; its rows are the faces in the index.
     """
     storage = open_store(store, create=True)
-    table = from_parquet(
-        storage.read(storage.path_of(plan.table.uri), sha256=plan.table.sha256), PLAN, where=plan.table.uri
+    parent = None if plan.parent is None else read_version(storage, plan.parent)
+    before = read_before(storage, parent, contract=contract.id)
+    data = storage.read(storage.path_of(plan.table.uri), sha256=plan.table.sha256)
+    planned = from_parquet(data, PLAN, where=plan.table.uri)
+    photos = version_photos(storage, planned, before, contract=contract.id)
+    faces = version_faces(storage, photos, before, contract=contract.id)
+    counts = _counts(plan, photos)
+    _check_sums(plan, photos, faces, counts)
+    same_encoder = before.manifest is not None and before.manifest.encoder.id == encoder.id
+    vectors_ND = read_face_vectors(
+        storage,
+        faces,
+        encoder=encoder.id,
+        dimension=encoder.dimension,
+        recorded=before.manifest if same_encoder else None,
     )
-    photos = _photo_rows(storage, table.to_pylist(), contract=contract.id)
-    faces, embeddings_ND = _face_rows(storage, photos, contract=contract.id, encoder=encoder)
-    _check_sums(plan, photos, faces)
-    ids_N = np.asarray([row["face_id"] for row in faces], dtype=np.int64)
+    ids_N = faces["face_id"].to_numpy()
     files = {
-        "index.faiss": build_exact_index(ids_N, embeddings_ND),
-        "photos.parquet": to_parquet(_table(photos, VERSION_PHOTOS), VERSION_PHOTOS),
-        "faces.parquet": to_parquet(_table(faces, VERSION_FACES), VERSION_FACES),
+        "index.faiss": build_exact_index(ids_N, vectors_ND),
+        "photos.parquet": to_parquet(photos, VERSION_PHOTOS),
+        "faces.parquet": to_parquet(faces, VERSION_FACES),
     }
+    shards = _shard_records(storage, photos, before.manifest, contract=contract.id, encoder=encoder)
     manifest = _manifest(
-        storage, plan, photos=photos, ids=ids_N.tolist(), files=files, contract=contract, encoder=encoder
+        plan,
+        photos=photos,
+        ids=ids_N.tolist(),
+        counts=counts,
+        shards=shards,
+        files=files,
+        contract=contract,
+        encoder=encoder,
     )
     folder = f"runs/builds/{manifest.build}"
-    for name, data in files.items():
-        storage.write(f"{folder}/{name}", data)
+    for name, content in files.items():
+        storage.write(f"{folder}/{name}", content)
     draft = manifest.to_json()
     storage.write(f"{folder}/{DRAFT}", draft)
-    return ArtifactRef(uri=storage.uri_of(f"{folder}/{DRAFT}"), sha256=sha256_hex(draft), rows=len(faces))
+    return ArtifactRef(uri=storage.uri_of(f"{folder}/{DRAFT}"), sha256=sha256_hex(draft), rows=faces.num_rows)
 
 
-def _photo_rows(storage: Storage, planned: list[Row], *, contract: str) -> list[Row]:
-    """VERSION_PHOTOS rows by rising uri; of photos with equal bytes the first is indexed, the others are duplicates."""
-    stored: dict[tuple[str, str], Row] = {}
-    for shard in sorted({row["shard"] for row in planned}):
-        for row in read_photos(storage, contract=contract, shard=shard).to_pylist():
-            stored[shard, row["uri"]] = row
-    first: set[str] = set()
-    rows: list[Row] = []
-    for plan_row in planned:
-        kept = stored[plan_row["shard"], plan_row["uri"]]
-        row = plan_row | {
-            name: kept[name] for name in ("photo_sha256", "status", "reason", "width", "height", "num_faces")
-        }
-        if row["status"] == "indexed" and row["photo_sha256"] in first:
-            row |= {"status": "duplicate", "reason": "the same bytes are indexed under another uri"}
-        elif row["status"] == "indexed":
-            first.add(row["photo_sha256"])
-        rows.append(row)
-    return rows
-
-
-def _face_rows(
-    storage: Storage, photos: list[Row], *, contract: str, encoder: EncoderRef
-) -> tuple[list[Row], np.ndarray[Any, np.dtype[np.float32]]]:
-    """VERSION_FACES rows by rising face_id, and their embeddings (N, D) in the same order."""
-    primary = {row["photo_sha256"]: row for row in photos if row["status"] == "indexed"}
-    uris: dict[str, list[str]] = {}
-    for row in photos:
-        if row["status"] in {"indexed", "duplicate"}:
-            uris.setdefault(row["photo_sha256"], []).append(row["uri"])
-    rows: list[Row] = []
-    vectors: list[np.ndarray[Any, np.dtype[np.float32]]] = []
-    for shard in sorted({row["shard"] for row in primary.values()}):
-        ids_S, matrix = read_vectors(storage, encoder=encoder.id, shard=shard, dimension=encoder.dimension)
-        at = {identity: n for n, identity in enumerate(ids_S.tolist())}
-        columns = [name for name in _SHOWN if name in FACES.names]
-        for face in read_faces(storage, contract=contract, shard=shard, columns=columns).to_pylist():
-            photo = primary.get(face["photo_sha256"])
-            if photo is None or photo["shard"] != shard:
-                continue
-            extra = {"uri": photo["uri"], "uris": uris[face["photo_sha256"]], "label": photo["label"], "shard": shard}
-            rows.append(face | extra)
-            if face["face_id"] not in at:
-                raise ArtifactError(f"face {face['face_id']} of shard {shard} has no embedding by {encoder.id}")
-            vectors.append(matrix[at[face["face_id"]]])
-    order = sorted(range(len(rows)), key=lambda n: rows[n]["face_id"])
-    stacked = np.stack([vectors[n] for n in order]) if order else np.zeros((0, encoder.dimension), np.float32)
-    return [rows[n] for n in order], stacked.astype(np.float32)
-
-
-def _check_sums(plan: BuildPlan, photos: list[Row], faces: list[Row]) -> None:
-    statuses = Counter(row["status"] for row in photos)
-    if unknown := set(statuses) - set(STATUSES):
+def _counts(plan: BuildPlan, photos: pa.Table) -> dict[str, int]:
+    """Photos by status; forgotten are those the plan passed over, and those that shards hold no row of any more."""
+    counted = {str(c["values"]): int(c["counts"]) for c in photos["status"].value_counts().to_pylist()}
+    if unknown := set(counted) - set(STATUSES):
         raise LookalikeError(f"photos have statuses nobody knows: {sorted(unknown)}, wanted {STATUSES}")
-    if sum(statuses.values()) != plan.table.rows:
-        raise LookalikeError(f"the version lost photos: {plan.table.rows} planned, {sum(statuses.values())} rows")
-    found = sum(row["num_faces"] for row in photos if row["status"] == "indexed")
-    if found != len(faces):
+    counts = {status: counted.get(status, 0) for status in STATUSES}
+    return counts | {"forgotten": plan.forgotten + plan.table.rows - photos.num_rows}
+
+
+def _check_sums(plan: BuildPlan, photos: pa.Table, faces: pa.Table, counts: dict[str, int]) -> None:
+    if sum(counts.values()) != plan.table.rows + plan.forgotten:
         raise LookalikeError(
-            f"the version lost faces: {found} were found in its photos, {len(faces)} are in its shards"
+            f"the version lost photos: {plan.table.rows + plan.forgotten} planned, {sum(counts.values())} counted"
+        )
+    indexed = photos.filter(pc.equal(photos["status"], "indexed"))
+    found = pc.sum(indexed["num_faces"]).as_py() or 0
+    if found != faces.num_rows:
+        raise LookalikeError(
+            f"the version lost faces: {found} were found in its photos, {faces.num_rows} are in its shards"
         )
 
 
 def _manifest(
-    storage: Storage,
     plan: BuildPlan,
     *,
-    photos: list[Row],
+    photos: pa.Table,
     ids: list[int],
+    counts: dict[str, int],
+    shards: list[ShardRecord],
     files: dict[str, bytes],
     contract: Contract,
     encoder: EncoderRef,
 ) -> Manifest:
-    counts = Counter(row["status"] for row in photos)
+    rows = zip(*(photos[name].to_pylist() for name in ("uri", "photo_sha256", "status")), strict=True)
     index = files["index.faiss"]
     return Manifest(
         format=1,
@@ -154,10 +129,7 @@ def _manifest(
         sources=list(plan.sources),
         contract=ContractRecord(id=contract.id, settings=_as_json(contract.settings)),
         encoder=EncoderRecord(id=encoder.id, name=encoder.name, dimension=encoder.dimension),
-        shards=[
-            _shard_record(storage, s, contract=contract.id, encoder=encoder)
-            for s in sorted({row["shard"] for row in photos})
-        ],
+        shards=shards,
         tombstones=[],
         index=IndexRecord(
             key="Flat",
@@ -169,13 +141,13 @@ def _manifest(
             sha256=sha256_hex(index),
         ),
         files={name: FileRecord(bytes=len(data), sha256=sha256_hex(data)) for name, data in files.items()},
-        counts={status: counts.get(status, 0) for status in STATUSES},
-        photos=len(photos),
+        counts=counts,
+        photos=sum(counts.values()),
         faces=len(ids),
         metrics=None,
         gate=None,
         calibration=None,
-        content_sha256=content_sha256(((r["uri"], r["photo_sha256"], r["status"]) for r in photos), ids),
+        content_sha256=content_sha256(rows, ids),
         labels="folder" if plan.labelled_sources else None,
         labelled_sources=list(plan.labelled_sources),
         requires=[],
@@ -183,22 +155,33 @@ def _manifest(
     )
 
 
+def _shard_records(
+    storage: Storage, photos: pa.Table, before: Manifest | None, *, contract: str, encoder: EncoderRef
+) -> list[ShardRecord]:
+    """What the manifest says of each shard; what the version before says of one is taken over, for no shard ever changes."""
+    known = {shard.name: shard for shard in before.shards} if before else {}
+    same_encoder = before is not None and before.encoder.id == encoder.id
+    records = []
+    for name in sorted(photos["shard"].unique().to_pylist()):
+        record = known.get(name) or _shard_record(storage, name, contract=contract, encoder=encoder)
+        if name in known and not same_encoder:
+            embeddings = sha256_hex(storage.read(embeddings_path(encoder.id, name)))
+            record = record.model_copy(update={"embeddings_sha256": embeddings})
+        records.append(record)
+    return records
+
+
 def _shard_record(storage: Storage, shard: str, *, contract: str, encoder: EncoderRef) -> ShardRecord:
-    photos = storage.read(photos_path(contract, shard))
-    faces = storage.read(faces_path(contract, shard))
-    embeddings = storage.read(embeddings_path(encoder.id, shard))
+    paths = (photos_path(contract, shard), faces_path(contract, shard), embeddings_path(encoder.id, shard))
+    photos, faces, embeddings = (storage.read(path) for path in paths)
     return ShardRecord(
         name=shard,
-        photos=read_photos(storage, contract=contract, shard=shard).num_rows,
-        faces=read_faces(storage, contract=contract, shard=shard, columns=["face_id"]).num_rows,
+        photos=from_parquet(photos, PHOTOS, where=storage.uri_of(paths[0]), columns=["uri"]).num_rows,
+        faces=from_parquet(faces, FACES, where=storage.uri_of(paths[1]), columns=["face_id"]).num_rows,
         photos_sha256=sha256_hex(photos),
         faces_sha256=sha256_hex(faces),
         embeddings_sha256=sha256_hex(embeddings),
     )
-
-
-def _table(rows: Iterable[Row], schema: pa.Schema) -> pa.Table:
-    return pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema=schema)
 
 
 def _as_json(settings: dict[str, Any]) -> dict[str, Any]:

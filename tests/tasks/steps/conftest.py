@@ -15,6 +15,8 @@ from models.mtcnn.nets import CascadeNets
 from models.photo import Photo
 from store.refs import ArtifactRef
 from tasks.steps.check_version import check_version
+from tasks.steps.compact_shards import compact_shards
+from tasks.steps.compare import LookAt
 from tasks.steps.contract import Contract
 from tasks.steps.embed_faces import embed_faces
 from tasks.steps.find_faces import FoundFaces, find_faces
@@ -44,7 +46,9 @@ class Builder:
     encoder: EncoderRef
     shard_photos: int = 8
 
-    def plan(self, source: Path | str, *, labels: Literal["folder"] | None = None) -> BuildPlan:
+    def plan(
+        self, source: Path | str, *, labels: Literal["folder"] | None = None, look_at: LookAt = "stamps"
+    ) -> BuildPlan:
         return plan_build(
             list_photos(str(source), store=self.store),
             store=self.store,
@@ -52,17 +56,27 @@ class Builder:
             encoder=self.encoder.id,
             labels=labels,
             shard_photos=self.shard_photos,
+            look_at=look_at,
+            may_compact=True,
         )
 
     def draft(self, plan: BuildPlan) -> ArtifactRef:
         found = [find_faces(ref, store=self.store, contract=self.contract) for ref in plan.requests + plan.finished]
         found += [FoundFaces(shard=ref, computed=False) for ref in plan.kept]
+        for ref in plan.compactions:
+            assert plan.parent is not None
+            merged = compact_shards(
+                ref, store=self.store, contract=self.contract.id, parent=plan.parent, encoder=self.encoder
+            )
+            found.append(FoundFaces(shard=merged.shard, computed=False))
         for shard in found:
             embed_faces(shard, store=self.store, contract=self.contract.id, encoder=self.encoder)
         return write_index(plan, store=self.store, contract=self.contract, encoder=self.encoder)
 
-    def build(self, source: Path | str, *, labels: Literal["folder"] | None = None) -> int | None:
-        plan = self.plan(source, labels=labels)
+    def build(
+        self, source: Path | str, *, labels: Literal["folder"] | None = None, look_at: LookAt = "stamps"
+    ) -> int | None:
+        plan = self.plan(source, labels=labels, look_at=look_at)
         checked = check_version(self.draft(plan), store=self.store)
         return publish_version(checked.draft, store=self.store, plan=plan)
 

@@ -1,0 +1,210 @@
+"""The tables of the next version: rows of the version before where their shard stays, and the rows of shards that are new.
+
+Columns throughout. What is read of a shard follows what is new; only embeddings are read of every shard, for the index is made of
+all of them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from store.errors import ArtifactError
+from store.layout import embeddings_path
+from store.manifest import Manifest
+from store.schemas import FACES, VERSION_FACES, VERSION_PHOTOS, embeddings_schema, from_parquet
+from store.shards import read_faces, read_photos
+from store.storage import Storage
+from store.versions import PublishedVersion, read_file
+
+__all__ = ["Before", "read_before", "read_face_vectors", "version_faces", "version_photos"]
+
+_OF_THE_SHARD = ("photo_sha256", "status", "reason", "width", "height", "num_faces")
+_OF_THE_FACE = [n for n in VERSION_FACES.names if n in FACES.names and n != "uri"]
+
+
+@dataclass(frozen=True)
+class Before:
+    """What the version before knows that need not be read again.
+
+    Attributes:
+        photos: VERSION_PHOTOS.
+        faces: VERSION_FACES.
+        manifest: its manifest; None where there is no such version, or one of another contract.
+    """
+
+    photos: pa.Table
+    faces: pa.Table
+    manifest: Manifest | None
+
+
+def read_before(storage: Storage, version: PublishedVersion | None, *, contract: str) -> Before:
+    """The version before, as far as it serves a build under this contract."""
+    if version is None or version.manifest.contract.id != contract:
+        return Before(VERSION_PHOTOS.empty_table(), VERSION_FACES.empty_table(), None)
+    photos, faces = (
+        from_parquet(read_file(storage, version, name), schema, where=f"version {version.number}'s {name}")
+        for name, schema in (("photos.parquet", VERSION_PHOTOS), ("faces.parquet", VERSION_FACES))
+    )
+    return Before(photos, faces, version.manifest)
+
+
+def version_photos(storage: Storage, planned: pa.Table, before: Before, *, contract: str) -> pa.Table:
+    """VERSION_PHOTOS by rising uri; of photos with equal bytes the first is indexed, the others are duplicates.
+
+    A planned photo that its shard holds no row of was forgotten; it has no row here either.
+
+    Args:
+        storage: the store.
+        planned: PLAN, by rising uri.
+        before: the version before.
+        contract: the contract's id.
+    """
+    at = pc.index_in(planned["uri"], value_set=before.photos["uri"].combine_chunks())
+    stays = _mask(pc.equal(before.photos["shard"].take(at), planned["shard"]))
+    known = planned.filter(stays)
+    old = before.photos.take(at.filter(stays))
+    parts = [_with_columns(known, {name: old[name] for name in _OF_THE_SHARD})]
+    others = planned.filter(~stays)
+    for shard in others["shard"].unique().to_pylist():
+        rows = others.filter(pc.equal(others["shard"], shard))
+        stored = read_photos(storage, contract=contract, shard=shard)
+        where = pc.index_in(rows["uri"], value_set=stored["uri"].combine_chunks())
+        there = pc.is_valid(where)
+        found = stored.take(where.filter(there))
+        parts.append(_with_columns(rows.filter(there), {name: found[name] for name in _OF_THE_SHARD}))
+    return _with_duplicates(pa.concat_tables(parts).sort_by("uri"))
+
+
+def version_faces(storage: Storage, photos: pa.Table, before: Before, *, contract: str) -> pa.Table:
+    """VERSION_FACES by rising face_id: the faces of every indexed photo, from the shard that its row stands in.
+
+    Args:
+        storage: the store.
+        photos: VERSION_PHOTOS of the next version.
+        before: the version before.
+        contract: the contract's id.
+    """
+    primary = photos.filter(pc.equal(photos["status"], "indexed"))
+    covered = _covered(primary, before)
+    parts = [_of_primary(before.faces.select([*_OF_THE_FACE, "shard"]), primary.filter(covered))]
+    missing = primary.filter(~covered)
+    for shard in missing["shard"].unique().to_pylist():
+        faces = read_faces(storage, contract=contract, shard=shard, columns=_OF_THE_FACE)
+        named = faces.append_column(VERSION_FACES.field("shard"), pa.array([shard] * faces.num_rows, pa.string()))
+        parts.append(_of_primary(named, missing))
+    faces = pa.concat_tables(parts).sort_by("face_id")
+    at = pc.index_in(faces["photo_sha256"], value_set=primary["photo_sha256"].combine_chunks())
+    hashes, uris = _uris(photos)
+    named_by = pc.index_in(faces["photo_sha256"], value_set=hashes)
+    shown = _with_columns(
+        faces, {"uri": primary["uri"].take(at), "label": primary["label"].take(at), "uris": uris.take(named_by)}
+    )
+    return shown.select(VERSION_FACES.names).cast(VERSION_FACES)
+
+
+def read_face_vectors(
+    storage: Storage, faces: pa.Table, *, encoder: str, dimension: int, recorded: Manifest | None
+) -> npt.NDArray[np.float32]:
+    """The embedding of every face, float32 (N, D), in the order of the table.
+
+    Args:
+        storage: the store.
+        faces: VERSION_FACES, or its face_id and shard.
+        encoder: the encoder's id.
+        dimension: D.
+        recorded: a manifest of the same encoder, whose hashes its shards' files must have.
+
+    Raises:
+        ArtifactError: a face has no embedding, or a file is not what was recorded.
+    """
+    ids_N = faces["face_id"].to_numpy()
+    shards = faces["shard"].combine_chunks().dictionary_encode()
+    of_face_N = shards.indices.to_numpy(zero_copy_only=False)
+    order = np.argsort(of_face_N, kind="stable")
+    ends = np.searchsorted(of_face_N[order], np.arange(len(shards.dictionary) + 1))
+    hashes = {s.name: s.embeddings_sha256 for s in recorded.shards} if recorded else {}
+    vectors_ND = np.zeros((len(ids_N), dimension), np.float32)
+    for n, shard in enumerate(shards.dictionary.to_pylist()):
+        path = embeddings_path(encoder, shard)
+        data = storage.read(path, sha256=hashes.get(shard))
+        table = from_parquet(data, embeddings_schema(dimension), where=storage.uri_of(path))
+        stored_S = table["face_id"].to_numpy()
+        matrix_SD = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, dimension)
+        rows = order[ends[n] : ends[n + 1]]
+        vectors_ND[rows] = matrix_SD[_places(stored_S, ids_N[rows], shard=shard, encoder=encoder)]
+    return vectors_ND
+
+
+def _places(
+    stored_S: npt.NDArray[np.int64], wanted_M: npt.NDArray[np.int64], *, shard: str, encoder: str
+) -> npt.NDArray[np.int64]:
+    by_id = np.argsort(stored_S, kind="stable")
+    at = np.searchsorted(stored_S[by_id], wanted_M)
+    absent = (at >= len(stored_S)) | (stored_S[by_id[np.minimum(at, max(len(stored_S) - 1, 0))]] != wanted_M)
+    if np.any(absent):
+        raise ArtifactError(f"face {wanted_M[absent][0]} of shard {shard} has no embedding by {encoder}")
+    places: npt.NDArray[np.int64] = by_id[at]
+    return places
+
+
+def _with_duplicates(photos: pa.Table) -> pa.Table:
+    """Of indexed photos with equal bytes, by rising uri, all but the first are duplicates; before they all were indexed."""
+    twins = pc.equal(photos["status"], "duplicate")
+    reason = pc.if_else(twins, pa.scalar(None, pa.string()), photos["reason"])
+    indexed = _mask(pc.or_(twins, pc.equal(photos["status"], "indexed")))
+    codes = photos["photo_sha256"].filter(indexed).combine_chunks().dictionary_encode().indices
+    first = np.zeros(int(indexed.sum()), np.bool_)
+    first[np.unique(codes.to_numpy(zero_copy_only=False), return_index=True)[1]] = True
+    later = np.zeros(photos.num_rows, np.bool_)
+    later[np.flatnonzero(indexed)[~first]] = True
+    status = pc.if_else(twins, "indexed", photos["status"])
+    return _with_columns(
+        photos,
+        {
+            "status": pc.if_else(pa.array(later), "duplicate", status),
+            "reason": pc.if_else(pa.array(later), "the same bytes are indexed under another uri", reason),
+        },
+    ).select(VERSION_PHOTOS.names)
+
+
+def _covered(primary: pa.Table, before: Before) -> npt.NDArray[np.bool_]:
+    """Which photos' faces the version before has from the same shard."""
+    indexed = before.photos.filter(pc.equal(before.photos["status"], "indexed"))
+    at = pc.index_in(primary["photo_sha256"], value_set=indexed["photo_sha256"].combine_chunks())
+    return _mask(pc.equal(indexed["shard"].take(at), primary["shard"]))
+
+
+def _of_primary(faces: pa.Table, primary: pa.Table) -> pa.Table:
+    """The faces that stand in the shard of their photo's row."""
+    at = pc.index_in(faces["photo_sha256"], value_set=primary["photo_sha256"].combine_chunks())
+    return faces.filter(_mask(pc.equal(primary["shard"].take(at), faces["shard"])))
+
+
+def _uris(photos: pa.Table) -> tuple[pa.Array, pa.Array]:
+    """Each hash that is indexed, and the list of all uris with these bytes, by rising uri."""
+    shown = photos.filter(pc.is_in(photos["status"], value_set=pa.array(["indexed", "duplicate"])))
+    hashes = shown["photo_sha256"].combine_chunks().dictionary_encode()
+    codes = hashes.indices.to_numpy(zero_copy_only=False)
+    order = np.argsort(codes, kind="stable")
+    offsets = np.searchsorted(codes[order], np.arange(len(hashes.dictionary) + 1)).astype(np.int32)
+    uris = shown["uri"].combine_chunks().take(pa.array(order))
+    return hashes.dictionary, pa.ListArray.from_arrays(pa.array(offsets), uris)
+
+
+def _with_columns(table: pa.Table, columns: dict[str, Any]) -> pa.Table:
+    for name, values in columns.items():
+        field = VERSION_PHOTOS.field(name) if name in VERSION_PHOTOS.names else VERSION_FACES.field(name)
+        at = table.schema.get_field_index(name)
+        table = table.append_column(field, values) if at < 0 else table.set_column(at, field, values)
+    return table
+
+
+def _mask(values: pa.ChunkedArray | Iterable[bool]) -> npt.NDArray[np.bool_]:
+    """As numpy, null as false."""
+    mask: npt.NDArray[np.bool_] = np.asarray(pc.fill_null(values, False)).astype(np.bool_)
+    return mask
