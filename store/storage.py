@@ -199,12 +199,12 @@ class Storage:
         except FileNotFoundError as error:
             raise self._missing(source) from error
 
-    def place(self, file: Path, path: str) -> None:
+    def upload(self, path: str, source: Path) -> None:
         """Put a file of this machine in place in one step; it must not be changed afterwards."""
         if self.local:
-            self._link(file, Path(self._full(path)))
+            self._link(source, Path(self._full(path)))
         else:
-            self._fs.put_file(str(file), self._full(path))
+            self._fs.put_file(str(source), self._full(path))
 
     def stamp(self, path: str) -> str | None:
         """What changes whenever the file does, at the cost of one small question; None where there is no file."""
