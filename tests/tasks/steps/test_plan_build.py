@@ -81,11 +81,23 @@ def test_what_came_changed_went_and_was_only_touched_is_told_apart(builder: Any,
     assert nonzero(plan) == {"added": 1, "changed": 1, "removed": 1, "unchanged": 10}
     rows = planned(builder, plan)
     assert sorted(rows) == sorted({*before, "new.png"} - {"01.png"})
-    assert rows["02.png"]["shard"] == before["02.png"]["shard"]
     assert rows["02.png"]["mtime_ns"] == 1
     moved = {name for name, row in rows.items() if name not in before or row["shard"] != before[name]["shard"]}
-    assert moved == {"new.png", "00.png"}
+    thinned = {before[name]["shard"] for name in ("00.png", "01.png")}
+    assert moved == {"new.png", "00.png"} | {n for n in rows if n in before and before[n]["shard"] in thinned}
     assert sum(ref.rows for ref in plan.requests) == 2
+    assert sum(ref.rows for ref in plan.compactions) == len(moved) - 2
+
+
+def test_a_photo_that_was_only_touched_keeps_its_shard_and_nothing_is_published(builder: Any, photos: Path) -> None:
+    builder.build(photos)
+    before = version_photos(builder)
+    os.utime(photos / "p2" / "02.png", ns=(1, 1))
+    plan = builder.plan(photos)
+    rows = planned(builder, plan)
+    assert nonzero(plan) == {"unchanged": 12}
+    assert not plan.needed
+    assert {name: row["shard"] for name, row in rows.items()} == {n: row["shard"] for n, row in before.items()}
 
 
 def test_bytes_that_changed_while_size_and_time_did_not_are_not_looked_for(builder: Any, photos: Path) -> None:

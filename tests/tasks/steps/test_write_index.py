@@ -167,12 +167,12 @@ def test_a_face_that_a_shard_lost_is_noticed(
         builder.draft(plan)
 
 
-def test_a_shard_that_is_gone_is_named(builder: Any, photos: Path) -> None:
+def test_a_shard_s_embeddings_that_are_gone_are_named(builder: Any, photos: Path) -> None:
     builder.build(photos)
-    (photos / "5.png").unlink()
+    shutil.copy(photos / "5.png", photos / "a.png")
     plan = builder.plan(photos)
     storage = open_store(builder.store)
     kept = Path(plan.kept[0].uri).stem
-    storage.remove(photos_path(builder.contract.id, kept))
+    storage.remove(embeddings_path(builder.encoder.id, kept))
     with pytest.raises(ArtifactError, match=rf"{kept}\.parquet is missing from the store; build again"):
         write_index(plan, store=builder.store, contract=builder.contract, encoder=builder.encoder)
