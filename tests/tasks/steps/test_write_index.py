@@ -9,7 +9,7 @@ import pytest
 
 from store.errors import ArtifactError, LookalikeError
 from store.index_file import indexed_ids, load_index, search
-from store.layout import embeddings_path, faces_path, open_store, photos_path
+from store.layout import embeddings_path, faces_path, open_store
 from store.manifest import Manifest
 from store.schemas import FACES, VERSION_FACES, VERSION_PHOTOS, embeddings_schema, from_parquet, to_parquet
 from store.shards import read_embeddings, read_faces
