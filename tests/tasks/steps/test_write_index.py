@@ -173,6 +173,7 @@ def test_a_shard_s_embeddings_that_are_gone_are_named(builder: Any, photos: Path
     plan = builder.plan(photos)
     storage = open_store(builder.store)
     kept = Path(plan.kept[0].uri).stem
+    builder.draft(plan)
     storage.remove(embeddings_path(builder.encoder.id, kept))
     with pytest.raises(ArtifactError, match=rf"{kept}\.parquet is missing from the store; build again"):
         write_index(plan, store=builder.store, contract=builder.contract, encoder=builder.encoder)
