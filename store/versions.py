@@ -28,6 +28,8 @@ __all__ = [
 ABANDONED_S = 86_400.0
 """A number that was claimed this long ago and has no manifest belongs to a publish that died."""
 
+_UNLISTED = 10_000  # numbers that a stale listing may lack; a CURRENT far beyond is no number of a version
+
 CLAIM = "claim"
 """Made exclusively at the start of a publish and never removed: whose build's uuid it holds owns the number."""
 
@@ -225,7 +227,9 @@ def claimed_numbers(storage: Storage) -> set[int]:
     """Every number that was given out: those listed, those up to CURRENT, and those above that are claimed all the same."""
     listed = {int(name) for name in storage.names("versions") if name.isascii() and name.isdigit()}
     current = _named_by(storage.read(CURRENT)) if storage.exists(CURRENT) else None
-    numbers = listed | set(range(1, (current or 0) + 1))
+    numbers = listed | (
+        set(range(1, (current or 0) + 1)) if (current or 0) < max(listed, default=0) + _UNLISTED else set()
+    )
     above = max(numbers, default=0) + 1
     while storage.exists(f"{version_folder(above)}/{CLAIM}"):
         numbers.add(above)

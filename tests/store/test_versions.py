@@ -412,6 +412,13 @@ def test_a_current_that_cannot_be_read_can_be_moved(published: Storage) -> None:
     assert current_number(published) == 1
 
 
+def test_a_current_far_beyond_all_versions_costs_nothing(published: Storage) -> None:
+    published.write(CURRENT, b"999999999")
+    assert published_numbers(published) == [1]
+    with pytest.raises(VersionError, match="has no version 999999999; there is 1"):
+        read_version(published)
+
+
 def test_files_that_are_not_those_of_the_manifest_are_refused(published: Storage) -> None:
     staged = stage(published, "second")
     del staged["report.html"]

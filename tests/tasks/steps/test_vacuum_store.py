@@ -294,3 +294,14 @@ def test_the_command_says_what_went(storage: Storage, capsys: pytest.CaptureFixt
     assert main(["vacuum", "--keep", "2", "--store", storage.uri]) == 0
     assert capsys.readouterr().out.startswith("removed versions 1, 2: ")
     assert main(["vacuum", "--keep", "0", "--store", storage.uri, "--json"]) == 1
+
+
+def test_on_s3_old_versions_go_too(storage: Storage, s3: str) -> None:
+    remote, root = Storage(f"{s3}/store"), Path(storage.uri)
+    for path in sorted(files(storage)):
+        remote.write(path, (root / path).read_bytes())
+    done = vacuum_store(remote.uri, keep=2)
+    assert (done.removed, done.kept) == ((1, 2), (3, 4))
+    assert problems(remote) == []
+    assert remote.names("versions/000001") == ["claim"]
+    assert open_version(remote)[0].version.number == 4
