@@ -85,6 +85,9 @@ class S3Files:
         bucket, key = split_uri(uri)
         if (there := look_up_object(uri)) is None:
             raise FileNotFoundError(uri)
+        if there.size <= chunk_bytes:  # all of it, which its ETag vouches for
+            yield from filter(None, [self.read(path)])
+            return
         for start in range(0, there.size, chunk_bytes):
             wanted: dict[str, Any] = {"Range": f"bytes={start}-{min(start + chunk_bytes, there.size) - 1}"}
             try:
