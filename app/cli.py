@@ -12,7 +12,11 @@ from app.environment import prepare_prefect
 
 __all__ = ["main"]
 
-COMMANDS = ("demo", "plan", "build", "query", "train", "evaluate", "versions")
+COMMANDS = (
+    "demo", "plan", "build", "query", "train", "evaluate",
+    "versions", "diff", "rollback", "verify", "vacuum", "export", "import",
+)  # fmt: skip
+_MODULES = {"export": "export_version", "import": "import_version"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,14 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(result, ensure_ascii=False), flush=True)
     else:
         print(args.show(result), flush=True)
-    return 0
+    return 1 if result.get("problems") else 0  # what was asked for is printed, and it is not good
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lookalike", description="Reverse visual search for faces, run by Prefect.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = import_module(f"app.commands.{name}")
+        module = import_module(f"app.commands.{_MODULES.get(name, name)}")
         command = commands.add_parser(name, help=module.__doc__, description=module.__doc__)
         command.add_argument(
             "--store",

@@ -6,6 +6,7 @@ from store.storage import Storage
 __all__ = [
     "CURRENT",
     "ENCODER_CURRENT",
+    "FOLDERS",
     "FORGOTTEN_KEY",
     "FORGOTTEN_TAGS",
     "embeddings_path",
@@ -23,7 +24,7 @@ CURRENT = "versions/CURRENT"
 ENCODER_CURRENT = "encoders/CURRENT"
 FORGOTTEN_KEY = "forgotten/key"
 FORGOTTEN_TAGS = "forgotten/tags.json"
-_FOLDERS = frozenset({"photos", "faces", "embeddings", "encoders", "versions", "runs", "forgotten", "audit", "labels"})
+FOLDERS = frozenset({"photos", "faces", "embeddings", "encoders", "versions", "runs", "forgotten", "audit", "labels"})
 
 
 def open_store(uri: str, *, create: bool = False) -> Storage:
@@ -46,7 +47,7 @@ def open_store(uri: str, *, create: bool = False) -> Storage:
         raise
     except Exception as error:  # every backend has its own kinds
         raise StoreError(f"the store {uri} cannot be opened ({type(error).__name__}: {error})") from error
-    if names and not names & _FOLDERS:
+    if names and not names & FOLDERS:
         some = ", ".join(sorted(names)[:3])
         raise StoreError(f"{storage.uri} is not a store: it holds {some}; give an empty folder or a store with --store")
     if not names and not create:

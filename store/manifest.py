@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from store.errors import ManifestError
+from store.fingerprints import canonical_json, sha256_hex
 from store.schemas import FORMAT, STATUSES
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "parse_manifest",
     "problems_of_manifest",
 ]
+
+_OWN_HASH = "self_sha256"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hash32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -134,8 +137,10 @@ class Manifest(_Record):
         return self
 
     def to_json(self) -> bytes:
-        """The manifest as it is stored: indented JSON with a line feed at its end."""
-        return (self.model_dump_json(indent=1) + "\n").encode()
+        """The manifest as it is stored: indented JSON, a line feed at its end, and among its keys the hash of all the others."""
+        document = json.loads(self.model_dump_json())
+        document[_OWN_HASH] = _hash_of(document)
+        return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def problems_of_manifest(data: bytes) -> list[Problem]:
@@ -147,6 +152,8 @@ def problems_of_manifest(data: bytes) -> list[Problem]:
     if isinstance(document, dict) and document.get("format") != FORMAT:
         sentence = f"got format {document.get('format')!r}, this reader knows format {FORMAT}: use a newer lookalike"
         return [Problem("format", sentence, "format")]
+    if isinstance(document, dict) and _OWN_HASH in document and document[_OWN_HASH] != (got := _hash_of(document)):
+        return [Problem(_OWN_HASH, f"it has changed since it was written: its content hashes to {got[:12]}…", "hash")]
     try:
         Manifest.model_validate_json(data)
     except ValidationError as error:
@@ -165,6 +172,13 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
         listed = "; ".join(f"{p.path}: {p.sentence}" if p.path else p.sentence for p in problems)
         raise ManifestError(f"{where} is not a manifest of format {FORMAT}: {listed}")
     return Manifest.model_validate_json(data)
+
+
+def _hash_of(document: dict[str, Any]) -> str:
+    try:
+        return sha256_hex(canonical_json({key: value for key, value in document.items() if key != _OWN_HASH}))
+    except ValueError:  # not a number, which Python reads and JSON does not know
+        return "nothing"
 
 
 def _contradictions(document: dict[str, Any]) -> Iterator[Problem]:

@@ -1,25 +1,38 @@
 """Versions: written once, checked, published by one step, never changed."""
 
-import uuid
+import hashlib
 from dataclasses import dataclass
 
-from store.errors import VersionError
-from store.fingerprints import sha256_hex
+from store.errors import ArtifactError, VersionError
 from store.layout import CURRENT, version_file, version_folder
 from store.manifest import FileRecord, Manifest, parse_manifest
+from store.removal import read_removal
 from store.storage import Storage
 
 __all__ = [
+    "ABANDONED_S",
+    "CLAIM",
+    "MANIFEST",
     "PublishedVersion",
+    "claimed_numbers",
     "current_number",
+    "measure",
     "publish",
     "published_numbers",
     "read_file",
     "read_manifest",
     "read_version",
+    "set_current",
 ]
 
-_CLAIM = "claim"
+ABANDONED_S = 86_400.0
+"""A number that was claimed this long ago and has no manifest belongs to a publish that died."""
+
+CLAIM = "claim"
+"""Made exclusively at the start of a publish and never removed: whose build's uuid it holds owns the number."""
+
+MANIFEST = "manifest.json"
+"""Made exclusively at the end: with it a version is there."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +59,24 @@ def current_number(storage: Storage) -> int | None:
 
 
 def _number(storage: Storage, data: bytes) -> int:
-    text = data.decode(errors="replace").strip()
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
+    if (number := _named_by(data)) is None:
+        text = data.decode(errors="replace").strip()
         raise VersionError(f"{storage.uri_of(CURRENT)} holds {text[:20]!r}, wanted a version's number")
-    return int(text)
+    return number
+
+
+def _named_by(data: bytes) -> int | None:
+    """The number in CURRENT's bytes, None where they hold something else."""
+    text = data.decode(errors="replace").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0 else None
 
 
 def published_numbers(storage: Storage) -> list[int]:
-    """The numbers of all versions that have a manifest, ascending."""
-    return [n for n in _claimed_numbers(storage) if storage.exists(f"{version_folder(n)}/manifest.json")]
+    """The numbers of all versions that have a manifest, ascending.
+
+    A listing only says where to look: one that is stale hides no version, because claims are asked for one by one as well.
+    """
+    return [n for n in sorted(claimed_numbers(storage)) if storage.exists(f"{version_folder(n)}/{MANIFEST}")]
 
 
 def read_version(storage: Storage, number: int | None = None) -> PublishedVersion:
@@ -69,7 +91,7 @@ def read_version(storage: Storage, number: int | None = None) -> PublishedVersio
             raise VersionError(
                 f"the store {storage.uri} has no version yet: run `lookalike build SOURCE --store {storage.uri}` first"
             )
-    manifest_path = f"{version_folder(number)}/manifest.json"
+    manifest_path = f"{version_folder(number)}/{MANIFEST}"
     if number < 1 or not storage.exists(manifest_path):
         there = ", ".join(map(str, published_numbers(storage))) or "none"
         raise VersionError(f"the store {storage.uri} has no version {number}; there is {there}")
@@ -91,10 +113,10 @@ def publish(storage: Storage, *, staged: dict[str, str], manifest: Manifest, par
     """Make a checked version the current one.
 
     The number is claimed by a file made exclusively, so that two builds never share a folder and a build that dies
-    leaves an unused number and no lock. Files are written and read back, then the manifest, then CURRENT, which is
-    swapped only where it still names the parent: of two builds planned on one version, one is published. Called again
-    for a build that is published already, it changes nothing. A step that was refused although it had been done, because
-    the answer to it was lost and it was sent again, is known by what stands there.
+    leaves an unused number and no lock. Files are put in place and read back, then the manifest is made exclusively, then
+    CURRENT is swapped only where it still names the parent: of two builds planned on one version, one is published. Called
+    again for a build that is published already, it changes nothing. A step that was refused although it had been done,
+    because the answer to it was lost and it was sent again, is known by the build's uuid in what stands there.
 
     Args:
         storage: the store.
@@ -111,22 +133,41 @@ def publish(storage: Storage, *, staged: dict[str, str], manifest: Manifest, par
     if staged.keys() != manifest.files.keys():
         raise VersionError(f"the files are {sorted(staged)}, the manifest names {sorted(manifest.files)}")
     _refuse_if_moved(storage, parent)
-    number = _claim(storage)
-    folder = version_folder(number)
+    number = _claim(storage, manifest.build)
+    version = PublishedVersion(number=number, manifest=manifest.model_copy(update={"version": number}))
     for name, path in staged.items():
-        _copy_checked(storage, path, f"{folder}/{name}", manifest.files[name])
-    numbered = manifest.model_copy(update={"version": number})
-    data = numbered.to_json()
-    parse_manifest(data, where=f"{folder}/manifest.json")
+        _place_checked(storage, path, version.path_of(name), manifest.files[name])
     before = _refuse_if_moved(storage, parent)
-    path = f"{folder}/manifest.json"
-    if not storage.create(path, data) and storage.read(path) != data:
-        raise VersionError(f"{storage.uri_of(folder)} got a manifest from somebody else; run the build again")
-    if not storage.swap(CURRENT, str(number).encode(), expected=before) and current_number(storage) != number:
-        storage.remove(path)  # the number stays claimed, and names no version
+    _commit(storage, version)
+    if not storage.swap(CURRENT, str(number).encode(), expected=before) and not _is_in_line(storage, number):
+        storage.remove(version.path_of(MANIFEST))  # the number stays claimed, and names no version
         _refuse_if_moved(storage, parent)
         raise VersionError(f"{storage.uri_of(CURRENT)} changed while it was written; run the build again")
-    return PublishedVersion(number=number, manifest=numbered)
+    return version
+
+
+def set_current(storage: Storage, number: int, *, expected: int | None) -> None:
+    """Let CURRENT name another version that is published already.
+
+    Args:
+        storage: the store.
+        number: of a published version.
+        expected: what CURRENT names now; None where it names none or cannot be read.
+
+    Raises:
+        VersionError: CURRENT names another version meanwhile, or there is no such version.
+    """
+    read_version(storage, number)
+    before = storage.read(CURRENT) if storage.exists(CURRENT) else None
+    names = None if before is None else _named_by(before)
+    if names != expected or not storage.swap(CURRENT, str(number).encode(), expected=before):
+        raise VersionError(f"{storage.uri_of(CURRENT)} changed meanwhile; look with `lookalike versions` and try again")
+    removal = read_removal(storage)  # which a vacuum writes before it asks for CURRENT: one of the two sees the other
+    if (removal and number in removal.versions) or not storage.exists(f"{version_folder(number)}/{MANIFEST}"):
+        storage.swap(CURRENT, before or b"", expected=str(number).encode())
+        raise VersionError(
+            f"version {number} is being removed by a vacuum; CURRENT stays as it was; `lookalike vacuum` ends what it began"
+        )
 
 
 def _published_already(storage: Storage, build: str) -> PublishedVersion | None:
@@ -150,22 +191,70 @@ def _refuse_if_moved(storage: Storage, parent: int | None) -> bytes | None:
     return data
 
 
-def _claim(storage: Storage) -> int:
-    mark = uuid.uuid4().hex.encode()
-    number = max(_claimed_numbers(storage), default=0) + 1
-    while not storage.create(f"{version_folder(number)}/{_CLAIM}", mark):
+def _commit(storage: Storage, version: PublishedVersion) -> None:
+    """Make the manifest, which makes the version; whose it is, if it stands there already, its build's uuid says."""
+    path, data = version.path_of(MANIFEST), version.manifest.to_json()
+    parse_manifest(data, where=path)
+    if gone := [name for name in version.manifest.files if not storage.exists(version.path_of(name))]:
+        raise VersionError(
+            f"{', '.join(gone)} of version {version.number} went away while it was published; build again"
+        )
+    if not storage.create(path, data) and read_manifest(storage, path).build != version.manifest.build:
+        raise VersionError(f"{storage.uri_of(path)} was made by another build; run the build again")
+
+
+def _is_in_line(storage: Storage, number: int) -> bool:
+    """Whether CURRENT is this version or comes from it: then the swap was done, and only the answer to it was lost."""
+    now = current_number(storage)
+    while now is not None and now > number:
+        now = read_version(storage, now).manifest.parent
+    return now == number
+
+
+def _claim(storage: Storage, build: str) -> int:
+    """A number of this build's own: above all that were ever claimed, for claims are never removed."""
+    number = max(claimed_numbers(storage), default=0) + 1
+    while not storage.create(claim := f"{version_folder(number)}/{CLAIM}", build.encode()):
+        if storage.read(claim) == build.encode():
+            break  # made by this very call, whose answer was lost
         number += 1
     return number
 
 
-def _claimed_numbers(storage: Storage) -> list[int]:
-    return [int(name) for name in storage.names("versions") if name.isascii() and name.isdigit()]
+def claimed_numbers(storage: Storage) -> set[int]:
+    """Every number that was given out: those listed, those up to CURRENT, and those above that are claimed all the same."""
+    listed = {int(name) for name in storage.names("versions") if name.isascii() and name.isdigit()}
+    current = _named_by(storage.read(CURRENT)) if storage.exists(CURRENT) else None
+    numbers = listed | set(range(1, (current or 0) + 1))
+    above = max(numbers, default=0) + 1
+    while storage.exists(f"{version_folder(above)}/{CLAIM}"):
+        numbers.add(above)
+        above += 1
+    return numbers - {0}
 
 
-def _copy_checked(storage: Storage, source: str, target: str, record: FileRecord) -> None:
-    storage.write(target, storage.read(source, sha256=record.sha256))
-    written = storage.read(target)
-    if len(written) != record.bytes or sha256_hex(written) != record.sha256:
-        raise VersionError(
-            f"{storage.uri_of(target)} does not read back as it was written; the disk may be full; nothing was published"
+def _place_checked(storage: Storage, source: str, target: str, record: FileRecord) -> None:
+    storage.copy(source, target)
+    if measure(storage, target) == (record.bytes, record.sha256):
+        return
+    storage.remove(target)
+    if measure(storage, source) != (record.bytes, record.sha256):
+        raise ArtifactError(
+            f"{storage.uri_of(source)} has changed since it was checked; nothing was published, build again"
         )
+    raise VersionError(
+        f"{storage.uri_of(target)} does not read back as it was written; the disk may be full; nothing was published"
+    )
+
+
+def measure(storage: Storage, path: str) -> tuple[int, str]:
+    """A file's size in bytes and its sha256, read anew and piece by piece.
+
+    Raises:
+        ArtifactError: the file is missing.
+    """
+    digest, size = hashlib.sha256(), 0
+    for piece in storage.chunks(path):
+        digest.update(piece)
+        size += len(piece)
+    return size, digest.hexdigest()

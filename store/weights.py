@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 from store.download import DownloadError, Wanted, download, forget_part
 from store.errors import EncoderUnknownError
 from store.fingerprints import sha256_hex
+from store.verified_files import cache_folder
 
 __all__ = ["MIRROR", "WeightsFile", "fetch_weights", "weights_folder"]
 
@@ -48,9 +49,7 @@ class WeightsFile:
 
 def weights_folder() -> Path:
     """Where published weights are kept: `weights` under LOOKALIKE_CACHE, by default the user's cache folder."""
-    cache = os.environ.get("LOOKALIKE_CACHE")
-    root = Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lookalike"
-    return root / "weights"
+    return cache_folder() / "weights"
 
 
 def fetch_weights(file: WeightsFile, *, accept: Callable[[bytes], T], tell: Tell | None = None) -> T:

@@ -12,5 +12,7 @@ __all__ = ["query_photo"]
 def query_photo(image: str, *, store: str, k: int, version: int | None) -> step.Answer:
     """Find the most similar known faces of each face in a photo."""
     answer = step.query_photo(image, store=store, k=k, version=version)
+    for warning in answer.warnings:
+        get_run_logger().warning(warning)
     get_run_logger().info("version %d answered %s: %d faces", answer.version, answer.image, len(answer.faces))
     return answer

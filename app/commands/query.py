@@ -28,6 +28,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     store = store_of(args)
     answer = query_photo(args.image, store=store, k=args.k, version=args.version, encoder=args.encoder)
+    for warning in answer.warnings:
+        say(f"lookalike: warning: {warning}")
     if args.out is not None:
         write_contact_sheet([answer], store=store, html=args.out, lead=_LEAD)
         say(f"wrote {args.out}")

@@ -14,15 +14,15 @@ from models.detection import find_in_photos
 from models.photo import PhotoRefused, full_pixels, read_photo
 from store.errors import QueryError
 from store.fingerprints import sha256_hex
-from store.index_file import index_size, load_index, search
+from store.index_file import search
 from store.layout import open_store
-from store.schemas import VERSION_FACES, from_parquet
 from store.shards import read_faces
 from store.sources import read_asked
-from store.storage import Storage, normalise_uri
-from store.versions import PublishedVersion, read_file, read_version
+from store.storage import normalise_uri
+from store.versions import PublishedVersion
 from tasks.steps.contract import Contract
 from tasks.steps.embed_faces import face_input_of_row
+from tasks.steps.open_version import OpenVersion, open_version
 from tasks.steps.photo_faces import load_nets, rows_of_faces
 from tasks.steps.resolve_encoder import load_stored_encoder
 from tasks.steps.wall import PhotoKilledError, run_once_behind_wall
@@ -93,6 +93,8 @@ class Answer:
         size: its full width and height in pixels, which boxes refer to.
         contract: of the shards that the matches' crops stand in.
         faces: by falling detection score.
+        revision: of the version; raised when somebody was forgotten.
+        warnings: a sentence for each version that should have answered and was refused.
     """
 
     version: int
@@ -101,11 +103,15 @@ class Answer:
     size: tuple[int, int]
     contract: str
     faces: tuple[AskedFace, ...]
+    revision: int = 0
+    warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The answer without pixels, as the command prints it."""
         return {
             "version": self.version,
+            "revision": self.revision,
+            "warnings": list(self.warnings),
             "image": self.image,
             "faces": [
                 {
@@ -120,13 +126,6 @@ class Answer:
         }
 
 
-@dataclass(frozen=True)
-class _OpenVersion:
-    version: PublishedVersion
-    index: Any
-    faces: dict[int, Row]
-
-
 def query_photo(
     image: str, *, store: str, k: int = 10, version: int | None = None, encoder: str | None = None, device: str = "cpu"
 ) -> Answer:
@@ -136,18 +135,19 @@ def query_photo(
         image: a path, or a url that fsspec opens.
         store: the store's uri.
         k: matches a face, at least 1.
-        version: the version to ask; None asks CURRENT.
+        version: the version to ask; None asks CURRENT, or the newest before it that is not damaged.
         encoder: an id that the version must have been built with; None takes the version's own.
         device: of the nets.
 
     Raises:
         QueryError: the picture is missing, is not an image, shows no face, or the encoder is not the version's.
         VersionError: there is no such version.
+        ArtifactError: the version asked for is damaged, or CURRENT is and so are all before it.
     """
     if k < 1:
         raise QueryError(f"k is {k}: ask for at least 1 match")
     storage = open_store(store)
-    opened = _open(storage, version)
+    opened, refused = open_version(storage, version)
     _refuse_other_encoder(opened.version, encoder)
     uri = normalise_uri(image)
     contract = Contract()
@@ -186,6 +186,8 @@ def query_photo(
         size=size,
         contract=opened.version.manifest.contract.id,
         faces=faces,
+        revision=opened.version.manifest.revision,
+        warnings=refused,
     )
 
 
@@ -215,26 +217,6 @@ def read_crops(answer: Answer, *, store: str) -> dict[str, bytes]:
     return crops
 
 
-def _open(storage: Storage, number: int | None) -> _OpenVersion:
-    version = read_version(storage, number)
-    return _open_files(storage.uri, version.number, version.manifest.build)
-
-
-@lru_cache(maxsize=2)
-def _open_files(store: str, number: int, build: str) -> _OpenVersion:
-    """A version's index and faces, kept open; `build` tells a version from another one of that number."""
-    storage = open_store(store)
-    version = read_version(storage, number)
-    index = load_index(read_file(storage, version, "index.faiss"), where=f"version {number}'s index")
-    faces = from_parquet(read_file(storage, version, "faces.parquet"), VERSION_FACES, where=f"version {number}'s faces")
-    if (got := index_size(index)[1]) != version.manifest.encoder.dimension:
-        raise QueryError(
-            f"encoder mismatch: version {number}'s index holds vectors of {got}, its encoder "
-            f"{version.manifest.encoder.id} makes {version.manifest.encoder.dimension}; roll back or rebuild"
-        )
-    return _OpenVersion(version=version, index=index, faces={row["face_id"]: row for row in faces.to_pylist()})
-
-
 @lru_cache(maxsize=2)
 def _encoder(store: str, encoder: str, device: str) -> Any:
     return load_stored_encoder(open_store(store), encoder, device=device, threads=2)
@@ -249,7 +231,7 @@ def _refuse_other_encoder(version: PublishedVersion, asked: str | None) -> None:
         )
 
 
-def _match(opened: _OpenVersion, identity: int, cosine: float) -> Match:
+def _match(opened: OpenVersion, identity: int, cosine: float) -> Match:
     row = opened.faces[identity]
     return Match(
         face_id=str(identity),

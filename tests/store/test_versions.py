@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from store import versions
 from store.errors import ArtifactError, ManifestError, VersionError
 from store.fingerprints import sha256_hex
 from store.layout import CURRENT
@@ -17,6 +18,7 @@ from store.versions import (
     published_numbers,
     read_file,
     read_version,
+    set_current,
 )
 
 NAMES = ("index.faiss", "faces.parquet", "photos.parquet", "report.html")
@@ -83,6 +85,9 @@ class FailingAt(Storage):
 
     def create(self, path: str, data: bytes) -> bool:
         return bool(self.changing(lambda: super(FailingAt, self).create(path, data)))
+
+    def copy(self, source: str, target: str) -> None:
+        self.changing(lambda: super(FailingAt, self).copy(source, target))
 
     def swap(self, path: str, data: bytes, *, expected: bytes | None) -> bool:
         return bool(self.changing(lambda: super(FailingAt, self).swap(path, data, expected=expected)))
@@ -284,12 +289,126 @@ def test_a_staged_file_that_changed_is_refused_and_nothing_is_published(publishe
 
 def test_a_file_that_does_not_read_back_is_refused(published: Storage, tmp_path: Path) -> None:
     class Truncating(Storage):
-        def write(self, path: str, data: bytes) -> None:
-            super().write(path, data[:-1] if path.startswith("versions/0") else data)
+        def copy(self, source: str, target: str) -> None:
+            super().write(target, self.read(source)[:-1])
 
     staged = stage(published, "second")
     with pytest.raises(VersionError, match=r"000002/index.faiss does not read back as it was written"):
         publish(Truncating(tmp_path), staged=staged, manifest=manifest("second", parent=1), parent=1)
+    assert current_number(published) == 1
+
+
+def test_a_number_is_never_given_twice_even_when_no_listing_shows_it(published: Storage, tmp_path: Path) -> None:
+    class Stale(Storage):
+        """A listing that shows nothing new, as an object store's once did."""
+
+        def names(self, path: str = "") -> list[str]:
+            return ["000001", "CURRENT"] if path == "versions" else super().names(path)
+
+    for n in (2, 3, 4):
+        publish_build(published, f"b{n}", parent=n - 1)
+    set_current(published, 1, expected=4)
+    for n in (2, 3, 4):
+        published.remove(f"versions/{n:06d}/manifest.json")  # as a vacuum does, which leaves the claim
+    stale = Stale(tmp_path)
+    assert published_numbers(stale) == [1]
+    version = publish(stale, staged=stage(published, "b5"), manifest=manifest("b5", parent=1), parent=1)
+    assert version.number == 5
+
+
+def test_a_claim_whose_answer_was_lost_is_known_by_the_build_s_uuid(published: Storage, tmp_path: Path) -> None:
+    class Repeating(Storage):
+        def create(self, path: str, data: bytes) -> bool:
+            made = super().create(path, data)
+            return made and not path.endswith("claim")
+
+    staged = stage(published, "second")
+    version = publish(Repeating(tmp_path), staged=staged, manifest=manifest("second", parent=1), parent=1)
+    assert version.number == 2
+    assert published.names("versions") == ["000001", "000002", "CURRENT"]
+
+
+def test_a_manifest_that_another_build_made_is_not_taken_for_our_own(published: Storage, tmp_path: Path) -> None:
+    class Foreign(Storage):
+        """Another build's manifest stands in the folder: nothing but its uuid tells the two apart."""
+
+        def create(self, path: str, data: bytes) -> bool:
+            if path.endswith("000002/manifest.json"):
+                super().create(path, manifest("foreign", parent=1).to_json())
+            return super().create(path, data)
+
+    staged = stage(published, "second")
+    with pytest.raises(VersionError, match=r"000002/manifest.json was made by another build; run the build again"):
+        publish(Foreign(tmp_path), staged=staged, manifest=manifest("second", parent=1), parent=1)
+    assert current_number(published) == 1
+
+
+def test_without_the_uuid_s_check_another_build_s_version_would_be_called_ours(
+    published: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = versions.read_manifest
+
+    def without_uuid(storage: Storage, path: str) -> Manifest:
+        read = real(storage, path)
+        return read.model_copy(update={"build": "second"}) if "000002" in path else read
+
+    class Foreign(Storage):
+        def create(self, path: str, data: bytes) -> bool:
+            if path.endswith("000002/manifest.json"):
+                super().create(path, manifest("foreign", parent=1).to_json())
+            return super().create(path, data)
+
+    monkeypatch.setattr(versions, "read_manifest", without_uuid)
+    staged = stage(published, "second")
+    publish(Foreign(tmp_path), staged=staged, manifest=manifest("second", parent=1), parent=1)
+    monkeypatch.undo()
+    assert read_version(published).manifest.build == "foreign"
+
+
+def test_a_swap_whose_answer_was_lost_is_known_though_another_build_went_on_from_it(
+    published: Storage, tmp_path: Path
+) -> None:
+    class Overtaken(Storage):
+        def swap(self, path: str, data: bytes, *, expected: bytes | None) -> bool:
+            super().swap(path, data, expected=expected)
+            publish_build(Storage(tmp_path), "third", parent=2)
+            return False
+
+    staged = stage(published, "second")
+    assert publish(Overtaken(tmp_path), staged=staged, manifest=manifest("second", parent=1), parent=1).number == 2
+    assert published_numbers(published) == [1, 2, 3]
+    assert current_number(published) == 3
+
+
+def test_files_that_went_away_before_the_manifest_make_no_version(published: Storage, tmp_path: Path) -> None:
+    class Losing(Storage):
+        def copy(self, source: str, target: str) -> None:
+            super().copy(source, target)
+            if target.endswith("report.html"):
+                self.remove(target.replace("report.html", "faces.parquet"))
+
+    staged = stage(published, "second")
+    with pytest.raises(VersionError, match=r"faces.parquet of version 2 went away while it was published"):
+        publish(Losing(tmp_path), staged=staged, manifest=manifest("second", parent=1), parent=1)
+    assert published_numbers(published) == [1]
+
+
+def test_current_is_moved_to_a_version_that_is_there_and_only_from_where_it_was(published: Storage) -> None:
+    publish_build(published, "second", parent=1)
+    set_current(published, 1, expected=2)
+    assert current_number(published) == 1
+    assert publish_build(published, "third", parent=1).number == 3
+    assert read_version(published).manifest.parent == 1
+    with pytest.raises(VersionError, match="CURRENT changed meanwhile"):
+        set_current(published, 2, expected=1)
+    with pytest.raises(VersionError, match="has no version 9; there is 1, 2, 3"):
+        set_current(published, 9, expected=3)
+    assert current_number(published) == 3
+
+
+def test_a_current_that_cannot_be_read_can_be_moved(published: Storage) -> None:
+    published.write(CURRENT, b"\xff")
+    set_current(published, 1, expected=None)
     assert current_number(published) == 1
 
 

@@ -103,6 +103,26 @@ def built(built_store: tuple[Path, EncoderRef], tmp_path: Path) -> Builder:
     return Builder(store=str(tmp_path / "built"), contract=Contract(), encoder=encoder)
 
 
+@pytest.fixture(scope="session")
+def two_versions(
+    built_store: tuple[Path, EncoderRef], drawn_people: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Builder:
+    """Version 1 of the drawn people and version 2 with three photos more, one of them a duplicate; not to be changed."""
+    store, encoder = built_store
+    folder = tmp_path_factory.mktemp("two")
+    shutil.copytree(store, folder / "store")
+    for n, photo in enumerate(sorted(drawn_people.rglob("*.jpg"))[:3]):
+        (folder / "more").mkdir(exist_ok=True)
+        if n == 0:
+            shutil.copy(photo, folder / "more" / "twin.jpg")
+        else:
+            with Image.open(photo) as image:
+                image.resize((image.width * 2, image.height * 2)).save(folder / "more" / f"large{n}.jpg")
+    builder = Builder(store=str(folder / "store"), contract=Contract(), encoder=encoder)
+    builder.build(folder / "more")
+    return builder
+
+
 @pytest.fixture
 def easy_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     """A detector that needs no face: the middle half of a picture, but of a black one nothing."""
