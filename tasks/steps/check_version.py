@@ -79,8 +79,8 @@ def _check_counts(manifest: Manifest, faces: pa.Table, photos: pa.Table, size: t
         ("vectors in the index", size[0], manifest.faces),
         ("dimensions of the index", size[1], manifest.encoder.dimension),
         ("rows of faces.parquet", faces.num_rows, manifest.faces),
-        ("rows of photos.parquet", photos.num_rows, manifest.photos),
-        *((f"photos {status}", statuses.count(status), count) for status, count in manifest.counts.items()),
+        ("rows of photos.parquet", photos.num_rows, manifest.photos - manifest.counts["forgotten"]),
+        *((f"photos {s}", statuses.count(s), n) for s, n in manifest.counts.items() if s != "forgotten"),
     ):
         if got != wanted:
             raise VersionError(
