@@ -64,8 +64,8 @@ def load_index(data: bytes, *, where: str) -> faiss.Index:
         ArtifactError: FAISS refuses them; the message says where.
     """
     try:
-        index: faiss.Index = index_trial.checked(faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8)))
-    except (RuntimeError, AssertionError, ValueError) as error:
+        index: faiss.Index = index_trial.open_bytes(data)
+    except ValueError as error:
         raise _unreadable(where, str(error)) from error
     return index
 

@@ -7,12 +7,13 @@ import os
 import resource
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import faiss
 import numpy as np
 
-__all__ = ["REFUSED", "checked", "open_mapped"]
+__all__ = ["REFUSED", "open_bytes", "open_mapped"]
 
 REFUSED = 3
 """The exit code of a program that refuses a file; any other but 0 says that the file killed it."""
@@ -23,27 +24,34 @@ _limits = threading.Lock()
 def open_mapped(path: str) -> Any:
     """The index in a file, its vectors mapped and read when they are needed.
 
-    FAISS is told that nothing in a file is larger than the file, which it otherwise believes up to a tebibyte.
-
     Raises:
         ValueError: FAISS refuses it, or it is not an index of cosines under face ids; the message says why.
     """
-    size = max(1, os.path.getsize(path))
-    with _limits:  # they are the process's
-        faiss.set_deserialization_vector_byte_limit(size)
-        faiss.set_deserialization_loop_limit(size)
-        try:
-            return checked(faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC))
-        except (RuntimeError, AssertionError, MemoryError) as error:
-            raise ValueError(" ".join(str(error).split())) from error
+    return _checked(lambda: faiss.read_index(path, faiss.IO_FLAG_MMAP_IFC), os.path.getsize(path))
 
 
-def checked(index: Any) -> Any:
-    """The index itself, if it is one of inner products under an id map.
+def open_bytes(data: bytes) -> Any:
+    """The index in some bytes, of which FAISS makes a copy.
 
     Raises:
-        ValueError: it is another kind of index.
+        ValueError: as above.
     """
+    return _checked(lambda: faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8)), len(data))
+
+
+def _checked(read: Callable[[], Any], size: int) -> Any:
+    """What is read while FAISS is told that nothing in a file is larger than the file, which it otherwise believes up to a tebibyte."""
+    with _limits:  # they are the process's
+        before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
+        faiss.set_deserialization_vector_byte_limit(max(1, size))
+        faiss.set_deserialization_loop_limit(max(1, size))
+        try:
+            index = read()
+        except (RuntimeError, AssertionError, MemoryError) as error:
+            raise ValueError(" ".join(str(error).split())) from error
+        finally:
+            faiss.set_deserialization_vector_byte_limit(before[0])
+            faiss.set_deserialization_loop_limit(before[1])
     if not isinstance(index, faiss.IndexIDMap) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise ValueError(f"it is a {type(index).__name__}, wanted inner products under an IndexIDMap")
     if index.index.ntotal != index.ntotal or index.id_map.size() != index.ntotal or index.index.d != index.d:

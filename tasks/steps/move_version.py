@@ -227,11 +227,11 @@ def _take_in(storage: Storage, unpacked: Storage, version: PublishedVersion) -> 
     has_encoder = storage.exists(f"{folder}/card.json")
     for path in (*(path for path, _ in _shard_files(manifest)), *(() if has_encoder else encoder)):
         if not storage.exists(path):
-            storage.place(Path(f"{unpacked.local_path(path)}"), path)
+            storage.upload(path, Path(f"{unpacked.local_path(path)}"))
     build, parent = str(uuid.uuid4()), current_number(storage)
     staged = {name: f"runs/builds/{build}/{name}" for name in manifest.files}
     for name, path in staged.items():
-        storage.place(Path(f"{unpacked.local_path(version.path_of(name))}"), path)
+        storage.upload(path, Path(f"{unpacked.local_path(version.path_of(name))}"))
     try:
         own = manifest.model_copy(update={"build": build, "parent": parent})
         return publish(storage, staged=staged, manifest=own, parent=parent).number

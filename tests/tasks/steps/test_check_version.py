@@ -43,6 +43,7 @@ def rewritten(builder: Any, draft: ArtifactRef, name: str, data: bytes, **change
     document = json.loads(storage.read(path)) | changes
     document["files"][name] = {"bytes": len(data), "sha256": sha256_hex(data)}
     document["index"] |= document["files"]["index.faiss"]
+    document.pop("self_sha256", None)  # as a manifest of the first release
     storage.write(path, json.dumps(document).encode())
     return draft
 

@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import shutil
 import threading
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 
 from app.cli import main
-from store import index_file
+from store import index_file, verified_files
 from store.errors import ArtifactError, ManifestError, VersionError
 from store.fingerprints import sha256_hex
 from store.index_file import build_exact_index, indexed_ids
 from store.layout import CURRENT, open_store
+from store.manifest import parse_manifest, problems_of_manifest
 from store.storage import Storage
 from store.verified_files import cache_folder, is_noted
 from store.versions import PublishedVersion, read_version, set_current
@@ -36,18 +38,16 @@ def photo(drawn_people: Path) -> str:
 
 
 @pytest.fixture
-def two(built: Any, photo: str, tmp_path: Path) -> Storage:
-    """A store of two versions: the second has one uri more."""
-    (tmp_path / "more").mkdir()
-    shutil.copy(photo, tmp_path / "more" / "twin.jpg")
-    built.build(tmp_path / "more")
-    return open_store(built.store)
+def two(two_versions: Any, tmp_path: Path) -> Storage:
+    """A store of two versions: in the second one photo has two uris."""
+    return open_store(str(shutil.copytree(two_versions.store, tmp_path / "two")))
 
 
 def record_anew(storage: Storage, number: int, name: str, data: bytes) -> None:
     """Change a file and the manifest along with it, so that no hash tells."""
     path = f"versions/{number:06d}/manifest.json"
     document = json.loads(storage.read(path))
+    del document["self_sha256"]
     document["files"][name] = {"bytes": len(data), "sha256": sha256_hex(data)}
     if name == "index.faiss":
         document["index"] |= document["files"][name]
@@ -262,3 +262,75 @@ def test_the_first_opening_on_a_machine_hashes_and_tries_and_the_next_does_neith
     step._kept.clear()
     with pytest.raises(pytest.fail.Exception, match="tried again"):
         open_version(two)
+
+
+# Corrupt artifacts
+
+
+def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    """The bytes with a bit flipped, cut off, with zeros at the end, longer, or those of another file."""
+    at = rng.randrange(len(data))
+    return rng.choice(
+        [
+            data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :],
+            data[:at],
+            data[:at] + bytes(len(data) - at),
+            data + rng.randbytes(9),
+            other,
+        ]
+    )
+
+
+def test_hundreds_of_corrupt_files_are_refused_before_use(two: Storage) -> None:
+    rng = random.Random(20)
+    names = ("index.faiss", "faces.parquet", "manifest.json")
+    before = {name: two.read(f"versions/000002/{name}") for name in names}
+    other = {name: two.read(f"versions/000001/{name}") for name in names}
+    other["index.faiss"] = before["faces.parquet"]
+    harmless = 0
+    for n in range(400):
+        name = names[n % 3]
+        changed = mutated(before[name], other[name], rng)
+        two.write(f"versions/000002/{name}", changed)
+        if name == "manifest.json" and problems_of_manifest(changed) == []:
+            same = parse_manifest(changed, where="x") == parse_manifest(before[name], where="x")
+            assert same or changed == other[name]  # a blank between two keys, or the other version's manifest as it is
+            harmless += 1
+        elif changed != before[name]:
+            with pytest.raises((ArtifactError, ManifestError)):
+                open_version(two, 2)
+        two.write(f"versions/000002/{name}", before[name])
+    assert harmless < 40
+    assert open_version(two, 2)[0].version.number == 2
+
+
+def test_without_the_hashes_many_corrupt_indexes_would_be_used(two: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verified_files, "_check", lambda *_, **__: None)
+    monkeypatch.setattr(index_file, "try_index", lambda *_, **__: None)
+    rng, path, used = random.Random(21), "versions/000002/index.faiss", 0
+    before = two.read(path)
+    for _ in range(60):
+        at = rng.randrange(len(before))
+        two.write(path, before[:at] + bytes([before[at] ^ (1 << rng.randrange(8))]) + before[at + 1 :])
+        step._kept.clear()
+        try:
+            open_version(two, 2)
+            used += 1
+        except ArtifactError:
+            pass
+    assert used > 20
+
+
+def test_corrupt_objects_on_s3_are_refused_too(two: Storage, s3: str) -> None:
+    remote, root = Storage(f"{s3}/store"), Path(two.uri)
+    for path in (p for p in root.rglob("*") if p.is_file() and "versions" in p.parts):
+        remote.write(str(path.relative_to(root)), path.read_bytes())
+    assert open_version(remote)[0].version.number == 2
+    step._kept.clear()
+    assert open_version(remote)[0].version.number == 2  # from this machine
+    remote.write("versions/000002/faces.parquet", b"other")
+    opened, warnings = open_version(remote)
+    assert opened.version.number == 2  # it is open; what is open is whole
+    step._kept.clear()
+    opened, warnings = open_version(remote)
+    assert (opened.version.number, len(warnings)) == (1, 1)
