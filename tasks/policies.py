@@ -111,7 +111,7 @@ def _result_storage(store: str) -> Any:
         folder = Path(uri)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-    block = RemoteFileSystem(basepath=uri)
+    block = RemoteFileSystem(basepath=uri, settings={"use_listings_cache": False})
     save: Callable[..., Any] = block.save
     save(f"lookalike-results-{short_hash(uri)}", overwrite=True)
     return block

@@ -57,21 +57,21 @@ def test_create_is_exclusive(storage: Storage) -> None:
 
 
 def test_of_racing_creates_and_swaps_each_time_one_wins(storage: Storage) -> None:
-    storage.create("swapped", b"before")
     start = threading.Barrier(6)
 
-    def one(n: int) -> tuple[bool, bool]:
+    def one(n: int, made: str, swapped: str) -> tuple[bool, bool]:
         mine = Storage(storage.uri)
         start.wait()
-        return mine.create("made", b"%d" % n), mine.swap("swapped", b"%d" % n, expected=b"before")
+        return mine.create(made, b"%d" % n), mine.swap(swapped, b"%d" % n, expected=b"before")
 
     with ThreadPoolExecutor(6) as pool:
-        results = list(pool.map(one, range(6)))
-    made, swapped = ([pair[which] for pair in results] for which in (0, 1))
-    assert sum(made) == 1
-    assert storage.read("made") == b"%d" % made.index(True)
-    assert sum(swapped) == 1
-    assert storage.read("swapped") == b"%d" % swapped.index(True)
+        for attempt in range(10):
+            paths = (f"made-{attempt}", f"swapped-{attempt}")
+            storage.create(paths[1], b"before")
+            results = list(pool.map(lambda n, paths=paths: one(n, *paths), range(6)))  # type: ignore[misc]
+            for path, won in zip(paths, zip(*results, strict=True), strict=True):
+                assert sum(won) == 1
+                assert storage.read(path) == b"%d" % won.index(True)
 
 
 def test_swap_wants_what_it_expects(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,10 @@ import pytest
 from benchmarks.faults.fault_proxy import FAULTS, FaultKind, FaultProxy, Rule
 from benchmarks.faults.s3_endpoint import S3Endpoint
 from store import s3_files, s3_objects, s3_requests
-from store.errors import ArtifactError, RefusedError, StoreError, UnavailableError
+from store.errors import ArtifactError, LookalikeError, RefusedError, StoreError, UnavailableError
 from store.fingerprints import sha256_hex
 from store.s3_requests import TRIES
-from store.sources import list_source, read_uri
+from store.sources import check_source, list_source, read_uri
 from store.storage import Storage
 from tasks.policies import can_heal
 from tests.conftest import reached_through
@@ -354,3 +354,38 @@ def test_a_photo_that_cannot_be_read_says_why(storage: Storage, proxy: FaultProx
     proxy.follow([Rule("error_500")] * 20)
     with pytest.raises(UnavailableError, match=rf"^{re.escape(storage.uri)}/there: no whole answer from S3"):
         read_uri(f"{storage.uri}/there", max_bytes=10)
+
+
+def test_a_photo_that_does_not_come_is_a_failed_row_that_says_why_and_the_others_are_searched(
+    storage: Storage, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    from store.shards import read_photos
+    from tasks.steps.contract import Contract
+    from tasks.steps.draw_people import draw_people
+    from tasks.steps.find_faces import find_faces, shard_of
+    from tasks.steps.list_photos import list_photos
+
+    for number, picture in enumerate(draw_people(tmp_path, people=range(2), views=range(1), seed=3, workers=1)):
+        storage.upload(f"in/{number}.jpg", picture)
+    store, contract = f"{storage.uri}/store", Contract()
+    listed = list_photos(f"{storage.uri}/in", store=store)
+    proxy.follow(
+        [Rule("truncated", pattern="GET .*/in/0.jpg", after_bytes=900)] * TRIES + [Rule("reset", pattern="/in/1")]
+    )
+    found = find_faces(listed.listing, store=store, contract=contract)
+    photos = read_photos(Storage(store), contract=contract.id, shard=shard_of(found.shard)).to_pylist()
+    assert [photo["status"] for photo in photos] == ["failed", "indexed"]
+    assert re.search(r"^cannot be read: s3://.*/in/0.jpg: no whole answer from S3 in 5 tries", photos[0]["reason"])
+
+
+@pytest.mark.parametrize("uri", ["s3://key:canary@faces/x", "s3://canary@faces", "s3://canary:@faces/x"])
+def test_a_name_or_password_in_an_address_is_refused_and_not_repeated(uri: str) -> None:
+    for call in (
+        lambda: Storage(uri),
+        lambda: list_source(uri, suffixes=frozenset({".jpg"})),
+        lambda: check_source(uri, suffixes=frozenset({".jpg"})),
+        lambda: read_uri(uri, max_bytes=1),
+    ):
+        with pytest.raises(LookalikeError, match="an s3:// address has a name or password in it") as refused:
+            call()
+        assert "canary" not in str(refused.value)

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.faults.fault_proxy import FaultProxy, random_script
 from benchmarks.faults.s3_endpoint import S3Endpoint
-from store import s3_requests
+from store import s3_objects, s3_requests
 from store.errors import UnavailableError
 from store.fingerprints import sha256_hex
 from store.manifest import Manifest
@@ -142,3 +142,22 @@ def test_of_swaps_that_race_through_faults_none_is_lost_and_none_counts_twice(
     proxy.follow([])
     items = json.loads(Storage(uri).read(path))
     assert sorted(items) == [f"{writer}-{number}" for writer in range(3) for number in range(4)]
+
+
+def test_without_the_checks_of_answers_some_script_breaks_a_publish(
+    faulty: tuple[S3Endpoint, FaultProxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twin: what the scripts do is more than s3fs and botocore take care of."""
+    endpoint, proxy = faulty
+    monkeypatch.setattr(s3_requests, "_ALWAYS_SENT", {})
+    monkeypatch.setattr(s3_objects, "_vouches", lambda etag, blocks: True)
+    broken = 0
+    for seed in range(12):
+        storage = Storage(f"s3://faces/twin-{seed}")
+        proxy.follow(random_script(seed, faults=16, requests=90, max_bytes=600))
+        try:
+            until_it_heals(lambda storage=storage: build_and_publish(storage, "build-1"))  # type: ignore[misc]
+            assert assert_whole(endpoint, f"twin-{seed}") == "build-1"
+        except Exception:
+            broken += 1
+    assert broken
