@@ -18,6 +18,7 @@ from store.errors import LookalikeError, VersionError
 from store.forgotten import Forgotten, read_forgotten
 from store.index_file import indexed_ids, load_index
 from store.layout import open_store
+from store.s3_requests import ask
 from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
 from store.storage import Storage
 from store.versions import PublishedVersion, read_file, read_version
@@ -465,3 +466,27 @@ def test_crops_for_training_and_sheets_leave_them_out(two: Any, photos: Path) ->
     assert set(labels) == {"bob"}
     assert len(before) == 7
     assert len(after) == 4
+
+
+def test_on_s3_old_versions_of_objects_and_uploads_go_too(two: Any, photos: Path, s3: str) -> None:
+    storage = Storage(f"{s3}/store")
+    bucket, prefix = s3.removeprefix("s3://").split("/", 1)
+    ask("put_bucket_versioning", f"s3://{bucket}", Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    for path in Path(two.store).rglob("*"):
+        if path.is_file() and "runs" not in path.parts:
+            storage.write(str(path.relative_to(two.store)), path.read_bytes())
+    ask("create_multipart_upload", storage.uri, Bucket=bucket, Key=f"{prefix}/store/faces/half")
+    uri = str(photos / "ann" / "1.png")
+    result = forget_now(Wish("photo", uri), store=storage.uri)
+    assert result["verified"]
+    assert result["versions_rewritten"] == [1, 2]
+    everything_holds(storage)
+    listed = ask("list_object_versions", storage.uri, Bucket=bucket, Prefix=f"{prefix}/store/").fields
+    assert not listed.get("DeleteMarkers")
+    assert all(one["IsLatest"] for one in listed["Versions"])
+    assert not ask("list_multipart_uploads", storage.uri, Bucket=bucket, Prefix=prefix).fields.get("Uploads")
+    everything = b"".join(
+        ask("get_object", storage.uri, Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"]).body
+        for one in listed["Versions"]
+    )
+    assert uri.encode() not in everything
