@@ -7,19 +7,23 @@ that one read gives all of it, and no listing is trusted.
 import hashlib
 import hmac
 import json
+import math
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from store.errors import ArtifactError
+from store.fingerprints import fingerprint
 from store.layout import FORGOTTEN_KEY, FORGOTTEN_TAGS
 from store.storage import Storage
 
-__all__ = ["Forgotten", "Kind", "add_forgotten", "forgotten_key", "read_forgotten", "tag"]
+__all__ = ["Forgotten", "Kind", "add_forgotten", "forgotten_key", "read_forgotten", "spot_of", "spots_around", "tag"]
 
-Kind = Literal["photo", "listed", "face", "spot"]
-"""What a tag is of: a photo's sha256, a listed photo's fingerprint, a face's id, a place in a photo."""
+Kind = Literal["photo", "listed", "face", "spot", "asked"]
+"""What a tag is of: a photo's sha256, a listed photo's fingerprint, a face's id, a place in a photo, or what somebody asked to forget."""
+
+_SPOT_PX = 8
 
 _ROUNDS = 100
 
@@ -43,10 +47,61 @@ class Forgotten:
         """Whether this was forgotten: a photo's sha256, a listed fingerprint, a face's id in decimal digits, a spot."""
         return self.key is not None and bool(self.tags) and tag(self.key, kind, value) in self.tags
 
+    def has_photo(self, row: Mapping[str, Any]) -> bool:
+        """Whether a photo's row is of a forgotten photo: by its bytes, or by how it was listed.
+
+        Args:
+            row: photo_sha256, uri, size (or bytes), etag and mtime_ns, as tables of photos have them.
+        """
+        if not self:
+            return False
+        if row["photo_sha256"] and self.has("photo", row["photo_sha256"]):
+            return True
+        size = row["size"] if "size" in row else row["bytes"]
+        listed = fingerprint(row["uri"], size=size or 0, etag=row["etag"], mtime_ns=row["mtime_ns"])
+        return self.has("listed", listed)
+
+    def has_face(self, row: Mapping[str, Any]) -> bool:
+        """Whether a face's row is of a forgotten face: by its id, its photo's bytes, or its place in the photo.
+
+        Args:
+            row: face_id, photo_sha256 and box.
+        """
+        if not self:
+            return False
+        sha256 = row["photo_sha256"]
+        return (
+            self.has("face", str(row["face_id"]))
+            or self.has("photo", sha256)
+            or self.has("spot", spot_of(sha256, row["box"]))
+        )
+
 
 def tag(key: bytes, kind: Kind, value: str) -> str:
     """The first 32 hex digits of HMAC-SHA256 over what is forgotten."""
     return hmac.new(key, f"{kind}\0{value}".encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def spot_of(photo_sha256: str, box: Sequence[float]) -> str:
+    """Where in a photo a face is: its photo's sha256 and its centre, on a grid of 8 pixels.
+
+    Args:
+        photo_sha256: 64 hex digits.
+        box: x1, y1, x2, y2 in pixels.
+    """
+    x, y = _cell(box)
+    return f"{photo_sha256}:{x},{y}"
+
+
+def spots_around(photo_sha256: str, box: Sequence[float]) -> list[str]:
+    """The spot of a face and the eight around it: where the same face is found again, by whatever detector."""
+    x, y = _cell(box)
+    return [f"{photo_sha256}:{x + dx},{y + dy}" for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
+
+
+def _cell(box: Sequence[float]) -> tuple[int, int]:
+    x1, y1, x2, y2 = (float(side) for side in box)
+    return math.floor((x1 + x2) / 2 / _SPOT_PX), math.floor((y1 + y2) / 2 / _SPOT_PX)
 
 
 def read_forgotten(storage: Storage) -> Forgotten:

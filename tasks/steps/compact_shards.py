@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.errors import ArtifactError
+from store.errors import ArtifactError, LookalikeError
+from store.forgotten import read_forgotten
 from store.layout import embeddings_path, faces_path, open_store, photos_path
 from store.manifest import ShardRecord
 from store.refs import ArtifactRef
@@ -61,10 +62,23 @@ def compact_shards(
         if photos.num_rows != rows.num_rows:
             raise ArtifactError(f"shard {name} lost photos: {rows.num_rows} to carry, {photos.num_rows} found")
         committed = commit_shard(storage, contract=contract, shard=name, photos=photos, faces=faces)
+        _refuse_forgotten(storage, photos, faces, contract=contract, shard=name)
     there = find_embeddings(storage, encoder=encoder.id, shard=name, dimension=encoder.dimension)
     if there is None and manifest.encoder.id == encoder.id:
         _carry_embeddings(storage, name, sources, contract=contract, encoder=encoder)
     return CompactedShard(shard=committed, embedded=there is not None or manifest.encoder.id == encoder.id)
+
+
+def _refuse_forgotten(storage: Storage, photos: pa.Table, faces: pa.Table, *, contract: str, shard: str) -> None:
+    """Take back a shard that carries somebody who was forgotten since its rows were read."""
+    forgotten = read_forgotten(storage)
+    if not forgotten:
+        return
+    told = faces.select(["face_id", "photo_sha256", "box"]).to_pylist()
+    if any(map(forgotten.has_photo, photos.to_pylist())) or any(map(forgotten.has_face, told)):
+        storage.remove(photos_path(contract, shard))
+        storage.remove(faces_path(contract, shard))
+        raise LookalikeError("somebody was forgotten while this shard was put together; run the same command again")
 
 
 def _photos(storage: Storage, rows: pa.Table, sources: list[ShardRecord], contract: str) -> Iterator[pa.Table]:

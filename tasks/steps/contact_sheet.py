@@ -80,7 +80,11 @@ def _section(answer: Answer, *, store: str, person: str | None) -> _Section:
     rows = tuple(
         _Row(
             asked=_asked_cell(face, answer, n=n, person=person),
-            matches=tuple(_match_cell(match, crops[match.face_id], person=person) for match in face.matches),
+            matches=tuple(
+                _match_cell(match, crops[match.face_id], person=person)
+                for match in face.matches
+                if match.face_id in crops  # others were forgotten since
+            ),
         )
         for n, face in enumerate(answer.faces, start=1)
     )

@@ -16,7 +16,7 @@ from store.errors import LookalikeError
 from store.layout import open_store
 from store.refs import ArtifactRef
 from store.schemas import embeddings_schema
-from store.shards import commit_embeddings, find_embeddings, read_faces, read_photos
+from store.shards import commit_embeddings, find_embeddings, find_shard, read_faces, read_photos
 from tasks.steps.find_faces import FoundFaces, shard_of
 from tasks.steps.resolve_encoder import EncoderRef, load_stored_encoder
 
@@ -77,6 +77,11 @@ def embed_faces(
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeddings_ND.reshape(-1)), encoder.dimension)
     table = pa.Table.from_arrays([pa.array(ids, pa.int64()), vectors], schema=embeddings_schema(encoder.dimension))
     committed = commit_embeddings(storage, encoder=encoder.id, shard=name, table=table, dimension=encoder.dimension)
+    if find_shard(storage, contract=contract, shard=name) is None:
+        storage.remove(storage.path_of(committed.uri))
+        raise LookalikeError(
+            f"somebody in shard {name} was forgotten while it was embedded; run the same command again"
+        )
     return EmbeddedFaces(embeddings=committed, computed=True)
 
 

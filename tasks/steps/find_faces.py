@@ -16,13 +16,16 @@ from models.detection import find_in_photos
 from models.mtcnn.nets import CascadeNets
 from models.photo import Photo, PhotoRefused, full_pixels, read_photo
 from store.errors import LookalikeError
-from store.fingerprints import sha256_hex
-from store.layout import open_store
+from store.fingerprints import fingerprint, sha256_hex
+from store.forgotten import Forgotten, add_forgotten, forgotten_key, read_forgotten, tag
+from store.layout import faces_path, open_store, photos_path
 from store.refs import ArtifactRef
 from store.schemas import FACES, LISTING, PHOTOS, from_parquet
 from store.shards import commit_shard, find_shard
 from store.sources import read_uri
+from store.storage import Storage
 from tasks.steps.contract import Contract
+from tasks.steps.forgotten_rows import without_forgotten
 from tasks.steps.photo_faces import load_nets, rows_of_faces
 from tasks.steps.wall import OPEN, Wall
 
@@ -64,12 +67,17 @@ def find_faces(
 ) -> FoundFaces:
     """Find every face of a shard's photos and commit the shard; nothing is done where it is committed.
 
+    A forgotten photo leaves no row, and is known by its listing from then on; a forgotten face leaves none either.
+
     Args:
         request: LISTING of the shard's photos.
         store: its uri.
         contract: what faces are found by.
         device: of the nets.
         wall: around the decoding of each photo; photos it has condemned are not touched again.
+
+    Raises:
+        LookalikeError: photos were lost, or somebody in them was forgotten meanwhile; nothing is committed then.
     """
     storage = open_store(store, create=True)
     shard = shard_of(request)
@@ -77,9 +85,13 @@ def find_faces(
         return FoundFaces(shard=there, computed=False)
     data = storage.read(storage.path_of(request.uri), sha256=request.sha256)
     listed: list[Row] = from_parquet(data, LISTING, where=request.uri).to_pylist()
-    photo_rows, face_rows = _Search(contract, load_nets(device), wall).rows_of(listed)
+    photo_rows, face_rows = _Search(contract, load_nets(device), wall, read_forgotten(storage)).rows_of(listed)
     if len(photo_rows) != request.rows:
         raise LookalikeError(f"shard {shard} lost photos: {request.rows} listed, {len(photo_rows)} rows")
+    forgotten = read_forgotten(storage)
+    _block(storage, listed, photo_rows, forgotten)
+    seen = photo_rows, face_rows
+    photo_rows, face_rows = without_forgotten(photo_rows, face_rows, forgotten)
     committed = commit_shard(
         storage,
         contract=contract.id,
@@ -87,7 +99,26 @@ def find_faces(
         photos=pa.Table.from_pylist(photo_rows, schema=PHOTOS),
         faces=pa.Table.from_pylist(face_rows, schema=FACES),
     )
+    kept = without_forgotten(*seen, read_forgotten(storage))
+    if (len(kept[0]), len(kept[1])) != (len(photo_rows), len(face_rows)):
+        storage.remove(photos_path(contract.id, shard))
+        storage.remove(faces_path(contract.id, shard))
+        raise LookalikeError("somebody was forgotten while this shard was computed; run the same command again")
     return FoundFaces(shard=committed, computed=True)
+
+
+def _block(storage: Storage, listed: Sequence[Row], photo_rows: Sequence[Row], forgotten: Forgotten) -> None:
+    """Note how forgotten bytes are listed here, so that the next plan passes them over without reading them."""
+    again = [
+        fingerprint(
+            str(as_listed["uri"]), size=as_listed["size"], etag=as_listed["etag"], mtime_ns=as_listed["mtime_ns"]
+        )
+        for as_listed, row in zip(listed, photo_rows, strict=True)
+        if row.get("photo_sha256") and forgotten.has("photo", row["photo_sha256"])
+    ]
+    if again:
+        key = forgotten_key(storage)
+        add_forgotten(storage, (tag(key, "listed", one) for one in again))
 
 
 @dataclass(eq=False)
@@ -117,8 +148,8 @@ class _Settled(Exception):  # noqa: N818  an answer about one photo
 class _Search:
     """One shard's photos on their way to rows."""
 
-    def __init__(self, contract: Contract, nets: CascadeNets, wall: Wall) -> None:
-        self._contract, self._nets, self._wall = contract, nets, wall
+    def __init__(self, contract: Contract, nets: CascadeNets, wall: Wall, forgotten: Forgotten) -> None:
+        self._contract, self._nets, self._wall, self._forgotten = contract, nets, wall, forgotten
         self._faces: dict[int, list[Row]] = {}
         self._first: dict[str, Row] = {}
         self._twins: list[tuple[Row, Row]] = []
@@ -151,6 +182,8 @@ class _Search:
         """The photo, or None where its row is complete."""
         try:
             data = self._bytes_of(row, listed, reading)
+            if self._forgotten.has("photo", row["photo_sha256"]):
+                raise _Settled("forgotten", "it was forgotten")
             if (first := self._first.setdefault(row["photo_sha256"], row)) is not row:
                 self._twins.append((row, first))
                 return None
@@ -211,6 +244,7 @@ def _row_as_listed(listed: Row, limit: int) -> Row:
         "bytes": listed["size"],
         "etag": listed["etag"],
         "mtime_ns": listed["mtime_ns"],
+        "photo_sha256": None,
         "num_faces": 0,
         "rotation_used": 0,
     }

@@ -11,6 +11,7 @@ from store.schemas import PLAN, from_parquet
 from store.shards import read_faces, read_photos
 from store.storage import Storage
 from tasks.steps.embed_faces import face_input_of_row
+from tasks.steps.live_filter import live_forgotten
 from tasks.steps.main_face import main_face
 from tasks.steps.plan_build import BuildPlan
 
@@ -34,10 +35,12 @@ def labelled_faces(storage: Storage, plan: BuildPlan, *, contract: str) -> tuple
     planned = from_parquet(data, PLAN, where=plan.table.uri).to_pylist()
     label_of = {(row["shard"], row["uri"]): row["label"] for row in planned if row["label"]}
     found: dict[str, tuple[str, Row]] = {}
+    forgotten = live_forgotten(storage)
     for shard in sorted({shard for shard, _ in label_of}):
         faces: dict[str, list[Row]] = {}
         for face in read_faces(storage, contract=contract, shard=shard).to_pylist():
-            faces.setdefault(face["photo_sha256"], []).append(face)
+            if not forgotten.has_face(face):
+                faces.setdefault(face["photo_sha256"], []).append(face)
         for photo in read_photos(storage, contract=contract, shard=shard).to_pylist():
             label, sha256 = label_of.get((shard, photo["uri"])), photo["photo_sha256"]
             if label is None or sha256 not in faces or (sha256 in found and found[sha256][0] <= label):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from store.errors import LookalikeError
 from store.shards import read_faces, read_photos, read_vectors
 from store.storage import Storage
+from tasks.steps.live_filter import live_forgotten
 from tasks.steps.main_face import main_face
 from tasks.steps.resolve_encoder import EncoderRef
 
@@ -57,6 +58,8 @@ class NamedFaces:
             vectors += self._read_shard(shard, uris)
         if vectors:
             self.emb_FD = np.stack(vectors)
+        if live_forgotten(self._storage):  # a forgotten photo has no row
+            self.status |= dict.fromkeys(shard_of_photo.keys() - self.status.keys(), ("forgotten", "it was forgotten"))
         if self.status.keys() != shard_of_photo.keys():
             raise LookalikeError(f"the evaluation lost photos: {len(shard_of_photo)} planned, {len(self.status)} read")
 
@@ -64,8 +67,10 @@ class NamedFaces:
         of_photo: dict[str, list[Row]] = {}
         columns = ["face_id", "photo_sha256", "box", "score"]
         table = read_faces(self._storage, contract=self._contract, shard=shard, columns=columns)
+        forgotten = live_forgotten(self._storage)
         for face in table.to_pylist():
-            of_photo.setdefault(face["photo_sha256"], []).append(face)
+            if not forgotten.has_face(face):
+                of_photo.setdefault(face["photo_sha256"], []).append(face)
         ids, embeddings = read_vectors(
             self._storage, encoder=self._encoder.id, shard=shard, dimension=self._encoder.dimension
         )

@@ -3,10 +3,12 @@
 import contextlib
 from pathlib import PurePosixPath
 
+from store.errors import VersionError
 from store.layout import open_store
 from store.manifest import parse_manifest
 from store.refs import ArtifactRef
 from store.versions import publish, read_version
+from tasks.steps.forget_purge import holds_forgotten, purge_forgotten
 from tasks.steps.plan_build import BuildPlan, discard_plan
 
 __all__ = ["publish_version"]
@@ -19,7 +21,8 @@ def publish_version(draft: ArtifactRef, *, store: str, plan: BuildPlan) -> int |
         Its number; None where photos that had failed were all that was tried, and nothing came of it.
 
     Raises:
-        VersionError: another build published since the plan, or a file does not read back; nothing is published then.
+        VersionError: another build published since the plan, somebody in the draft was forgotten, or a file does not read back;
+            nothing is published then.
     """
     storage = open_store(store, create=True)
     path = storage.path_of(draft.uri)
@@ -28,7 +31,12 @@ def publish_version(draft: ArtifactRef, *, store: str, plan: BuildPlan) -> int |
     staged = {name: f"{folder}/{name}" for name in manifest.files}
     number = None
     if not (plan.only_retries and manifest.content_sha256 == read_version(storage).manifest.content_sha256):
-        number = publish(storage, staged=staged, manifest=manifest, parent=plan.parent).number
+        if holds_forgotten(storage, staged):
+            raise VersionError("somebody was forgotten while this build was running; run the build again")
+        version = publish(storage, staged=staged, manifest=manifest, parent=plan.parent)
+        number = version.number
+        if holds_forgotten(storage, {name: version.path_of(name) for name in staged}):  # since the look before
+            purge_forgotten(storage)
     with contextlib.suppress(Exception):  # it is done, whatever becomes of what may be erased
         storage.remove(folder)
         discard_plan(plan, store=store)

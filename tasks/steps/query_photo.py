@@ -14,7 +14,6 @@ from models.detection import find_in_photos
 from models.photo import PhotoRefused, full_pixels, read_photo
 from store.errors import QueryError
 from store.fingerprints import sha256_hex
-from store.index_file import search
 from store.layout import open_store
 from store.shards import read_faces
 from store.sources import read_asked
@@ -22,6 +21,7 @@ from store.storage import normalise_uri
 from store.versions import PublishedVersion
 from tasks.steps.contract import Contract
 from tasks.steps.embed_faces import face_input_of_row
+from tasks.steps.live_filter import live_forgotten, search_known
 from tasks.steps.open_version import OpenVersion, open_version
 from tasks.steps.photo_faces import load_nets, rows_of_faces
 from tasks.steps.resolve_encoder import load_stored_encoder
@@ -167,7 +167,7 @@ def query_photo(
     rows = rows_of_faces({"photo_sha256": sha256_hex(data), "uri": uri}, pixels, found, contract=contract)
     net = _encoder(storage.uri, opened.version.manifest.encoder.id, device)
     inputs = np.stack([face_input_of_row(row, net.card, photo_size=size) for row in rows])
-    cosines, ids = search(opened.index, net.embed(inputs), k=k)
+    known = search_known(storage, opened.index, opened.faces, net.embed(inputs), k=k)
     faces = tuple(
         AskedFace(
             box=tuple(round(float(side), 2) for side in row["box"]),
@@ -175,7 +175,7 @@ def query_photo(
             rotation=row["rotation"],
             quality=None if row["quality"] is None else round(float(row["quality"]), 4),
             crop=row["crop"],
-            matches=tuple(_match(opened, int(i), float(c)) for i, c in zip(ids[n], cosines[n], strict=True)),
+            matches=tuple(_match(opened, i, c) for i, c in known[n]),
         )
         for n, row in enumerate(rows)
     )
@@ -202,18 +202,19 @@ def _decoded(decode: Callable[..., T], *args: Any, uri: str, **kwargs: Any) -> T
 
 
 def read_crops(answer: Answer, *, store: str) -> dict[str, bytes]:
-    """The stored crops of every match in an answer: JPEG bytes by face_id."""
+    """The stored crops of every match in an answer: JPEG bytes by face_id; none of those forgotten since."""
     storage = open_store(store)
+    forgotten = live_forgotten(storage)
     wanted: dict[str, set[int]] = {}
     for face in answer.faces:
         for match in face.matches:
             wanted.setdefault(match.shard, set()).add(int(match.face_id))
     crops: dict[str, bytes] = {}
     for shard, ids in wanted.items():
-        table = read_faces(storage, contract=answer.contract, shard=shard, columns=["face_id", "crop"])
-        for identity, crop in zip(table.column("face_id").to_pylist(), table.column("crop").to_pylist(), strict=True):
-            if identity in ids:
-                crops[str(identity)] = crop
+        columns = ["face_id", "photo_sha256", "box", "crop"]
+        for row in read_faces(storage, contract=answer.contract, shard=shard, columns=columns).to_pylist():
+            if row["face_id"] in ids and not forgotten.has_face(row):
+                crops[str(row["face_id"])] = row["crop"]
     return crops
 
 

@@ -28,7 +28,7 @@ def test_every_deployment_has_known_keys_and_an_entrypoint_that_is_a_flow_with_i
         flow = getattr(importlib.import_module(module.replace("/", ".")), function)
         assert set(entry["parameters"]) <= set(flow.parameters.properties)
         names.append(f"{flow.name}/{entry['name']}")
-    assert names == ["build-index/local", "train-encoder/local", "query/local", "evaluate/local"]
+    assert names == ["build-index/local", "train-encoder/local", "query/local", "evaluate/local", "forget/local"]
 
 
 def test_readme_names_every_deployment():

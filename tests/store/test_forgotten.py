@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from store.errors import ArtifactError
-from store.forgotten import add_forgotten, forgotten_key, read_forgotten, tag
+from store.fingerprints import fingerprint
+from store.forgotten import add_forgotten, forgotten_key, read_forgotten, spot_of, spots_around, tag
 from store.layout import FORGOTTEN_KEY, FORGOTTEN_TAGS
 from store.storage import Storage
 
@@ -71,3 +72,26 @@ def test_tags_without_their_key_are_refused(storage: Storage) -> None:
     storage.remove(FORGOTTEN_KEY)
     with pytest.raises(ArtifactError, match=r"forgotten/key is missing"):
         read_forgotten(storage)
+
+
+def test_a_face_found_a_little_elsewhere_is_at_a_forgotten_spot_and_one_far_away_is_not(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    key, sha256 = forgotten_key(storage), "ab" * 32
+    forgotten = add_forgotten(storage, (tag(key, "spot", s) for s in spots_around(sha256, (40, 40, 80, 80))))
+    moved = {"face_id": 1, "photo_sha256": sha256, "box": (43, 37, 86, 79)}
+    assert forgotten.has_face(moved)
+    assert not forgotten.has_face(moved | {"box": (140, 40, 180, 80)})
+    assert not forgotten.has_face(moved | {"photo_sha256": "cd" * 32})
+    assert forgotten.has("spot", spot_of(sha256, (40, 40, 80, 80)))
+
+
+def test_a_photo_is_known_by_its_bytes_or_by_how_it_was_listed(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    key = forgotten_key(storage)
+    listed = fingerprint("/a.jpg", size=3, etag=None, mtime_ns=7)
+    forgotten = add_forgotten(storage, [tag(key, "photo", "ab" * 32), tag(key, "listed", listed)])
+    row = {"uri": "/a.jpg", "photo_sha256": None, "size": 3, "etag": None, "mtime_ns": 7}
+    assert forgotten.has_photo(row)
+    assert forgotten.has_photo({"bytes": 3} | {k: v for k, v in row.items() if k != "size"})
+    assert not forgotten.has_photo(row | {"mtime_ns": 8})
+    assert forgotten.has_photo(row | {"mtime_ns": 8, "photo_sha256": "ab" * 32})

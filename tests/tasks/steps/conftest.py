@@ -137,8 +137,14 @@ def two_versions(
     return builder
 
 
-@pytest.fixture
-def easy_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session")
+def make_builder() -> type[Builder]:
+    """For stores that more than one test looks at."""
+    return Builder
+
+
+@pytest.fixture(scope="session")
+def middle_faces() -> Callable[..., list[PhotoFaces]]:
     """A detector that needs no face: the middle half of a picture, but of a black one nothing."""
 
     def detect(photos: Sequence[Photo], *, nets: CascadeNets, settings: DetectionSettings) -> list[PhotoFaces]:
@@ -152,7 +158,13 @@ def easy_faces(monkeypatch: pytest.MonkeyPatch) -> None:
         box = np.array([w / 4, h / 4, 3 * w / 4, 3 * h / 4], np.float32)
         return [Face(box=box, score=0.9, landmarks=landmarks.astype(np.float32))]
 
-    monkeypatch.setattr("tasks.steps.find_faces.find_in_photos", detect)
+    return detect
+
+
+@pytest.fixture
+def easy_faces(monkeypatch: pytest.MonkeyPatch, middle_faces: Callable[..., list[PhotoFaces]]) -> None:
+    """Find faces by `middle_faces`."""
+    monkeypatch.setattr("tasks.steps.find_faces.find_in_photos", middle_faces)
 
 
 @pytest.fixture(scope="session")

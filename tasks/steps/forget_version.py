@@ -1,0 +1,200 @@
+"""A version without those who were forgotten: new shards, tables and index under a raised revision, put in place by one swap.
+
+N faces, D dimensions of an embedding.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from store.errors import ArtifactError
+from store.fingerprints import content_sha256, sha256_hex, short_hash
+from store.forgotten import Forgotten, tag
+from store.index_file import build_exact_index
+from store.layout import embeddings_path, faces_path, photos_path, version_file, version_folder
+from store.manifest import FileRecord, Manifest, ShardRecord
+from store.schemas import (
+    FACES,
+    PHOTOS,
+    STATUSES,
+    VERSION_FACES,
+    VERSION_PHOTOS,
+    embeddings_schema,
+    from_parquet,
+    to_parquet,
+)
+from store.shards import commit_shard, read_faces, read_photos, read_vectors
+from store.storage import Storage
+from store.versions import MANIFEST, PublishedVersion, read_file
+from tasks.steps.forgotten_rows import without_forgotten
+from tasks.steps.report import write_report
+
+__all__ = ["replace_version"]
+
+Row = dict[str, Any]
+
+_TRIES = 100
+
+
+def replace_version(storage: Storage, version: PublishedVersion, forgotten: Forgotten) -> bool:
+    """Put a revision without the forgotten rows in the version's place; old files stay until somebody sweeps them.
+
+    Returns:
+        False where somebody else replaced the version meanwhile.
+
+    Raises:
+        ArtifactError: a file of the version is not what its manifest says, or does not read back as it was written.
+    """
+    old = version.manifest
+    path = f"{version_folder(version.number)}/{MANIFEST}"
+    before = storage.read(path)
+    tables = {name: read_file(storage, version, name) for name in ("photos.parquet", "faces.parquet")}
+    records = {shard.name: _replace_shard(storage, shard, old, forgotten) for shard in old.shards}
+    name_of = {name: record.name for name, record in records.items() if record}
+    photos, faces = without_forgotten(
+        from_parquet(tables["photos.parquet"], VERSION_PHOTOS, where=path).to_pylist(),
+        from_parquet(tables["faces.parquet"], VERSION_FACES, where=path).to_pylist(),
+        forgotten,
+    )
+    for row in (*photos, *faces):
+        row["shard"] = name_of[row["shard"]]
+    shards = sorted((record for record in records.values() if record), key=lambda record: record.name)
+    files, manifest = _files(storage, old, photos, faces, shards)
+    manifest = _write(storage, version, manifest, files)
+    return storage.swap(path, manifest.to_json(), expected=before)
+
+
+def _replace_shard(
+    storage: Storage, record: ShardRecord, manifest: Manifest, forgotten: Forgotten
+) -> ShardRecord | None:
+    """The record of the shard that takes this one's place: itself where nobody in it was forgotten, None where nothing is left."""
+    contract, old = manifest.contract.id, record.name
+    photos = read_photos(storage, contract=contract, shard=old).to_pylist()
+    faces = read_faces(storage, contract=contract, shard=old).to_pylist()
+    kept_photos, kept_faces = without_forgotten(photos, faces, forgotten)
+    if len(kept_photos) == len(photos) and len(kept_faces) == len(faces):
+        return record
+    if not kept_photos:
+        return None
+    new = _name_without(old, photos, faces, kept_photos, kept_faces, forgotten)
+    kept_ids = {row["face_id"] for row in kept_faces}
+    for encoder in storage.names("embeddings"):
+        _replace_embeddings(storage, encoder, old, new, kept_ids)
+    commit_shard(
+        storage,
+        contract=contract,
+        shard=new,
+        photos=pa.Table.from_pylist(kept_photos, schema=PHOTOS),
+        faces=pa.Table.from_pylist(kept_faces, schema=FACES),
+    )
+    return ShardRecord(
+        name=new,
+        photos=len(kept_photos),
+        faces=len(kept_faces),
+        photos_sha256=sha256_hex(storage.read(photos_path(contract, new))),
+        faces_sha256=sha256_hex(storage.read(faces_path(contract, new))),
+        embeddings_sha256=sha256_hex(storage.read(embeddings_path(manifest.encoder.id, new))),
+    )
+
+
+def _name_without(
+    old: str,
+    photos: Sequence[Row],
+    faces: Sequence[Row],
+    kept_photos: Sequence[Row],
+    kept_faces: Sequence[Row],
+    forgotten: Forgotten,
+) -> str:
+    """The name of the shard that is left, which follows from the old name and from who was taken out."""
+    assert forgotten.key is not None  # noqa: S101  rows were taken out
+    there, ids = {row["uri"] for row in kept_photos}, {row["face_id"] for row in kept_faces}
+    gone = [tag(forgotten.key, "listed", row["uri"]) for row in photos if row["uri"] not in there]
+    gone += [tag(forgotten.key, "face", str(row["face_id"])) for row in faces if row["face_id"] not in ids]
+    return short_hash(["rewritten", old, sorted(gone)])
+
+
+def _replace_embeddings(storage: Storage, encoder: str, old: str, new: str, kept_ids: set[int]) -> None:
+    path = embeddings_path(encoder, old)
+    if not storage.exists(path):
+        return
+    try:
+        table = pq.read_table(io.BytesIO(storage.read(path)))
+        dimension = table.schema.field("embedding").type.list_size
+    except (OSError, KeyError, AttributeError, pa.ArrowException) as error:
+        raise ArtifactError(f"{storage.uri_of(path)} cannot be read as embeddings: {error}") from error
+    kept = table.filter(pa.array([i in kept_ids for i in table.column("face_id").to_pylist()], pa.bool_()))
+    storage.create(embeddings_path(encoder, new), to_parquet(kept, embeddings_schema(dimension)))
+
+
+def _files(
+    storage: Storage, old: Manifest, photos: list[Row], faces: list[Row], shards: list[ShardRecord]
+) -> tuple[dict[str, bytes], Manifest]:
+    """The files of the revision, and its manifest, complete but for its revision."""
+    ids = [row["face_id"] for row in faces]
+    photo_table = pa.Table.from_pylist(photos, schema=VERSION_PHOTOS)
+    face_table = pa.Table.from_pylist(faces, schema=VERSION_FACES)
+    files = {
+        "index.faiss": build_exact_index(np.asarray(ids, np.int64), _vectors(storage, old, shards, ids)),
+        "photos.parquet": to_parquet(photo_table, VERSION_PHOTOS),
+        "faces.parquet": to_parquet(face_table, VERSION_FACES),
+    }
+    counts = Counter(row["status"] for row in photos)
+    counts["forgotten"] = old.photos - len(photos)
+    index = {"bytes": len(files["index.faiss"]), "sha256": sha256_hex(files["index.faiss"]), "change": "rebuilt"}
+    manifest = old.model_copy(
+        update={
+            "shards": shards,
+            "index": old.index.model_copy(update={**index, "key": "Flat", "parameters": {}}),
+            "files": _records(files),
+            "counts": {status: counts.get(status, 0) for status in STATUSES},
+            "faces": len(faces),
+            "content_sha256": content_sha256(((r["uri"], r["photo_sha256"], r["status"]) for r in photos), ids),
+        }
+    )
+    files["report.html"] = write_report(manifest, faces=face_table, photos=photo_table)
+    return files, manifest.model_copy(update={"files": _records(files)})
+
+
+def _records(files: dict[str, bytes]) -> dict[str, FileRecord]:
+    return {name: FileRecord(bytes=len(data), sha256=sha256_hex(data)) for name, data in files.items()}
+
+
+def _vectors(storage: Storage, old: Manifest, shards: list[ShardRecord], ids: list[int]) -> npt.NDArray[np.float32]:
+    """The embeddings of these faces (N, D), in their order, from the shards.
+
+    Raises:
+        ArtifactError: a face has none.
+    """
+    dimension = old.encoder.dimension
+    emb_ND, ids_N = np.zeros((len(ids), dimension), np.float32), np.asarray(ids, np.int64)
+    found_N = np.zeros(len(ids), bool)
+    for shard in shards:
+        ids_S, emb_SD = read_vectors(storage, encoder=old.encoder.id, shard=shard.name, dimension=dimension)
+        if not len(ids_N):
+            break
+        at_S = np.minimum(np.searchsorted(ids_N, ids_S), len(ids_N) - 1)
+        mine_S = ids_N[at_S] == ids_S
+        emb_ND[at_S[mine_S]], found_N[at_S[mine_S]] = emb_SD[mine_S], True
+    if not found_N.all():
+        raise ArtifactError(f"{int((~found_N).sum())} faces of version {old.version} have no embedding in its shards")
+    return emb_ND
+
+
+def _write(storage: Storage, version: PublishedVersion, manifest: Manifest, files: dict[str, bytes]) -> Manifest:
+    """Write the files under the first revision that nobody has begun, and read them back."""
+    number, first = version.number, version.manifest.revision + 1
+    for revision in range(first, first + _TRIES):
+        if storage.create(version_file(number, revision, "index.faiss"), files["index.faiss"]):
+            break
+    for name, data in files.items():
+        path = version_file(number, revision, name)
+        if name != "index.faiss":
+            storage.write(path, data)
+        storage.read(path, sha256=manifest.files[name].sha256)
+    return manifest.model_copy(update={"revision": revision})

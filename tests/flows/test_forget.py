@@ -1,0 +1,45 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.flow
+
+
+def test_the_command_forgets_a_photo_and_prefect_s_running_database_knows_it_no_more(
+    prefect_api, drawn_people, tmp_path, tmp_path_factory, monkeypatch, capsys
+):
+    from app.cli import main
+    from flows.build_index import build_index
+    from flows.query import query
+    from tasks.steps.train_encoder import NetworkSettings, new_encoder
+
+    (home,) = tmp_path_factory.getbasetemp().glob("server*/home")
+    monkeypatch.setenv("PREFECT_HOME", str(home))
+    pictures = sorted(drawn_people.rglob("*.jpg"))[:6]
+    for picture in pictures:
+        (tmp_path / "photos" / picture.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, tmp_path / "photos" / picture.parent.name)
+    asked = tmp_path / "photos" / pictures[0].parent.name / pictures[0].name
+    store = str(tmp_path / "store")
+    encoder = new_encoder(store, settings=NetworkSettings(width=0.25, dimension=32))
+    build_index(source=str(tmp_path / "photos"), store=store, encoder=encoder, labels="folder", workers=1)
+    (match,) = query(image=str(asked), store=store, k=1)["faces"][0]["matches"]
+    assert match["uri"] == str(asked)
+    words = (str(asked).encode(), match["face_id"].encode())
+    assert all(word in _bytes_under(home) for word in words)
+
+    assert main(["forget", "--photo", str(asked), "--store", store, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["verified"]
+    assert (result["photos"], result["faces"], result["versions_rewritten"]) == (1, 1, [1])
+    assert not any(word in _bytes_under(home) for word in words)
+    assert not any(word in _bytes_under(Path(store)) for word in words)
+    assert str(asked) not in json.dumps(result)
+    assert os.path.exists(asked)  # the source is not ours to change
+
+
+def _bytes_under(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
