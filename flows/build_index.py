@@ -16,6 +16,7 @@ from tasks.resolve_encoder import resolve_encoder
 from tasks.steps.children import children
 from tasks.steps.compare import look_at_of
 from tasks.steps.contract import Contract
+from tasks.steps.hold_plan import hold_plan
 from tasks.steps.plan_build import discard_plan
 from tasks.steps.progress import Stages
 from tasks.steps.summarise import summarise_build
@@ -71,19 +72,20 @@ def build_index(
         discard_plan(plan, store=store)
         get_run_logger().info("nothing new in %s: nothing published", plan.source)
         return summarise_build(plan, store=store, published=False, seconds=stages.seconds(), computed=computed)
-    with children(min(workers, shards_to_compute(plan))):
-        with stages.stage("align"):
-            found = align_shards(plan, store=store, contract=contract)
-        if plan.compactions:
-            with stages.stage("compact"):
-                merged, embedded = merge_shards(plan, store=store, contract=contract, encoder=embedder)
-                found, plan = [*found, *merged], replace(plan, embedded=plan.embedded | embedded)
-        with stages.stage("embed"):
-            embed_shards(found, plan, store=store, contract=contract, encoder=embedder)
-    with stages.stage("index"):
-        draft = write_index(plan, store=store, contract=contract, encoder=embedder)
-    with stages.stage("check"):
-        checked = check_version(draft, store=store)
-    with stages.stage("publish"):
-        number = publish_version(checked.draft, store=store, plan=plan)
+    with hold_plan(plan, store=store):
+        with children(min(workers, shards_to_compute(plan))):
+            with stages.stage("align"):
+                found = align_shards(plan, store=store, contract=contract)
+            if plan.compactions:
+                with stages.stage("compact"):
+                    merged, embedded = merge_shards(plan, store=store, contract=contract, encoder=embedder)
+                    found, plan = [*found, *merged], replace(plan, embedded=plan.embedded | embedded)
+            with stages.stage("embed"):
+                embed_shards(found, plan, store=store, contract=contract, encoder=embedder)
+        with stages.stage("index"):
+            draft = write_index(plan, store=store, contract=contract, encoder=embedder)
+        with stages.stage("check"):
+            checked = check_version(draft, store=store)
+        with stages.stage("publish"):
+            number = publish_version(checked.draft, store=store, plan=plan)
     return summarise_build(plan, store=store, published=number is not None, seconds=stages.seconds(), computed=computed)

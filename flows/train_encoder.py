@@ -12,6 +12,7 @@ from tasks.list_photos import list_photos
 from tasks.plan_build import plan_build
 from tasks.steps.children import children
 from tasks.steps.contract import Contract
+from tasks.steps.hold_plan import hold_plan
 from tasks.steps.plan_build import discard_plan
 from tasks.steps.progress import Stages
 from tasks.steps.promotion import PROMOTION_MARGIN
@@ -60,17 +61,18 @@ def train_encoder(
         plan = plan_build(
             listed, store=store, contract=contract, encoder=None, labels="folder", shard_photos=shard_photos
         )
-    with stages.stage("align"), children(workers):
-        align_shards(plan, store=store, contract=contract)
-    with stages.stage("train"):
-        order = TrainingOrder(
-            start=start,
-            network=network,
-            settings=settings,
-            device=device,
-            processes=processes or Processes(),
-            promotion_margin=promotion_margin,
-        )
-        trained = train(plan, order, store=store, contract=contract)
+    with hold_plan(plan, store=store):
+        with stages.stage("align"), children(workers):
+            align_shards(plan, store=store, contract=contract)
+        with stages.stage("train"):
+            order = TrainingOrder(
+                start=start,
+                network=network,
+                settings=settings,
+                device=device,
+                processes=processes or Processes(),
+                promotion_margin=promotion_margin,
+            )
+            trained = train(plan, order, store=store, contract=contract)
     discard_plan(plan, store=store)
     return trained
