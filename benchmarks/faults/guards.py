@@ -1,8 +1,9 @@
 """Take a guard away, in the process of a twin: what breaks then is what the guard is for.
 
-The names are fsync, staging, link, swap, hash, readback, write_errors and claim.
+The names are fsync, staging, link, swap, hash, readback, write_errors, claim, probe and fingerprint.
 """
 
+import hashlib
 import io
 import os
 import shutil
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from store import versions
+from store import shards, versions
 from store.storage import Storage
 
 __all__ = ["GUARDS", "remove_guards"]
@@ -30,6 +31,7 @@ def _staging() -> None:
         os.makedirs(os.path.dirname(full), exist_ok=True)
         with open(full, mode, buffering=0) as file:
             file.write(data[: len(data) // 2])
+            time.sleep(0.005)
             file.write(data[len(data) // 2 :])
 
     def create(self: Storage, path: str, data: bytes) -> bool:
@@ -115,6 +117,16 @@ def _claim() -> None:
     _replace(versions, "_claim", lambda *_: int(time.time() // 3600))
 
 
+def _probe() -> None:
+    """Nobody tries first whether the store can be written."""
+    _replace(Storage, "check_writable", lambda _: None)
+
+
+def _fingerprint() -> None:
+    """A photo is known by its name alone, whatever its size and time."""
+    _replace(shards, "fingerprint", lambda uri, **_: hashlib.sha256(uri.encode()).hexdigest())
+
+
 GUARDS: dict[str, Callable[[], None]] = {
     "fsync": _fsync,
     "staging": _staging,
@@ -124,6 +136,8 @@ GUARDS: dict[str, Callable[[], None]] = {
     "readback": _readback,
     "write_errors": _write_errors,
     "claim": _claim,
+    "probe": _probe,
+    "fingerprint": _fingerprint,
 }
 """By name; each changes this process for good."""
 

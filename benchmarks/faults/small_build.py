@@ -25,7 +25,7 @@ from store.shards import commit_embeddings, commit_shard, read_faces
 from store.storage import Storage
 from tasks.steps.check_version import check_version
 from tasks.steps.contract import Contract
-from tasks.steps.find_faces import shard_of
+from tasks.steps.find_faces import find_faces, shard_of
 from tasks.steps.list_photos import list_photos
 from tasks.steps.plan_build import BuildPlan, discard_plan, plan_build
 from tasks.steps.publish_version import publish_version
@@ -65,17 +65,20 @@ def load_stored(folder: str) -> Stored:
     )
 
 
-def build(store: str, source: str, stored: str) -> int | None:
+def build(store: str, source: str, stored: str, *, search: bool = False) -> int | None:
     """Plan, commit shards, write, check and publish; the version's number, None where nothing was to be done."""
-    drafted = draft_version(store, source, stored)
+    drafted = draft_version(store, source, stored, search=search)
     if drafted is None:
         return None
     draft, plan = drafted
     return publish_version(draft, store=store, plan=plan)
 
 
-def draft_version(store: str, source: str, stored: str) -> tuple[Any, BuildPlan] | None:
-    """All of a build but its last step: the checked draft and the plan, None where nothing was to be done."""
+def draft_version(store: str, source: str, stored: str, *, search: bool = False) -> tuple[Any, BuildPlan] | None:
+    """All of a build but its last step: the checked draft and the plan, None where nothing was to be done.
+
+    With `search` the photos are read and searched for faces for real.
+    """
     known, contract = load_stored(stored), Contract()
     listed = list_photos(source, store=store)
     plan = plan_build(listed, store=store, contract=contract, encoder=known.encoder.id, shard_photos=SHARD_PHOTOS)
@@ -84,6 +87,9 @@ def draft_version(store: str, source: str, stored: str) -> tuple[Any, BuildPlan]
         return None
     storage = open_store(store, create=True)
     for request in plan.requests:
+        if search:
+            find_faces(request, store=store, contract=contract)
+            continue
         data = storage.read(storage.path_of(request.uri), sha256=request.sha256)
         listed_rows = from_parquet(data, LISTING, where=request.uri).to_pylist()
         commit_stored_shard(storage, known, contract.id, shard_of(request), listed_rows)

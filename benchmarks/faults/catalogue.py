@@ -1,0 +1,16 @@
+"""All faults, in the order in which they are run."""
+
+from benchmarks.faults import disk_full, held_publish, io_errors, kill_calls, kill_moments, power_loss, publish_races
+from benchmarks.faults.fault import Fault
+
+__all__ = ["FAULTS"]
+
+FAULTS: tuple[Fault, ...] = (
+    kill_moments.FAULT,
+    kill_calls.FAULT,
+    disk_full.FAULT,
+    io_errors.FAULT,
+    power_loss.FAULT,
+    publish_races.FAULT,
+    held_publish.FAULT,
+)
