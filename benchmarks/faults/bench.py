@@ -120,11 +120,11 @@ class Bench:
         return problems + problems_of_content(store, self.expected)
 
 
-def build(store: str, source: str, stored: str) -> int | None:
+def build(store: str, source: str, stored: str, *, search: bool = False) -> int | None:
     """`small_build.build`, imported where it is needed: torch takes its time."""
     from benchmarks.faults.small_build import build as small_build  # noqa: PLC0415
 
-    return small_build(store, source, stored)
+    return small_build(store, source, stored, search=search)
 
 
 def import_steps() -> None:

@@ -1,6 +1,19 @@
 """All faults, in the order in which they are run."""
 
-from benchmarks.faults import disk_full, held_publish, io_errors, kill_calls, kill_moments, power_loss, publish_races
+from benchmarks.faults import (
+    changing_photos,
+    clock,
+    corrupt,
+    disk_full,
+    duplicate_shard,
+    held_publish,
+    io_errors,
+    kill_calls,
+    kill_moments,
+    permissions,
+    power_loss,
+    publish_races,
+)
 from benchmarks.faults.fault import Fault
 
 __all__ = ["FAULTS"]
@@ -13,4 +26,9 @@ FAULTS: tuple[Fault, ...] = (
     power_loss.FAULT,
     publish_races.FAULT,
     held_publish.FAULT,
+    corrupt.FAULT,
+    duplicate_shard.FAULT,
+    permissions.FAULT,
+    clock.FAULT,
+    changing_photos.FAULT,
 )

@@ -1,12 +1,14 @@
 """Take a guard away, in the process of a twin: what breaks then is what the guard is for.
 
-The names are fsync, staging, link, swap, hash, readback, write_errors, claim, probe and fingerprint.
+The names are fsync, staging, link, swap, hash, readback, write_errors, claim, probe, fingerprint, first
+and photos_file.
 """
 
 import hashlib
 import io
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -127,6 +129,29 @@ def _fingerprint() -> None:
     _replace(shards, "fingerprint", lambda uri, **_: hashlib.sha256(uri.encode()).hexdigest())
 
 
+def _first() -> None:
+    """A shard is written though it is committed already."""
+    find, asked = shards.find_shard, [0]
+
+    def none_at_first(*args: Any, **kwargs: Any) -> Any:
+        asked[0] += 1
+        return None if asked[0] == 1 else find(*args, **kwargs)
+
+    _replace(shards, "find_shard", none_at_first)
+
+
+def _photos_file() -> None:
+    """No guard, but a death: the process goes away before the file that would commit a shard."""
+    create = Storage.create
+
+    def dying(self: Storage, path: str, data: bytes) -> bool:
+        if path.startswith("photos/"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return create(self, path, data)
+
+    _replace(Storage, "create", dying)
+
+
 GUARDS: dict[str, Callable[[], None]] = {
     "fsync": _fsync,
     "staging": _staging,
@@ -138,6 +163,8 @@ GUARDS: dict[str, Callable[[], None]] = {
     "claim": _claim,
     "probe": _probe,
     "fingerprint": _fingerprint,
+    "first": _first,
+    "photos_file": _photos_file,
 }
 """By name; each changes this process for good."""
 

@@ -8,6 +8,7 @@ the real detector and a real encoder made them once (`base.py`).
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 from benchmarks.faults.guards import remove_guards
 from store.layout import open_store
 from store.schemas import FACES, LISTING, PHOTOS, embeddings_schema, from_parquet
-from store.shards import commit_embeddings, commit_shard, read_faces
+from store.shards import commit_embeddings, commit_shard, read_faces, read_photos
 from store.storage import Storage
 from tasks.steps.check_version import check_version
 from tasks.steps.contract import Contract
@@ -32,7 +33,16 @@ from tasks.steps.publish_version import publish_version
 from tasks.steps.resolve_encoder import EncoderRef
 from tasks.steps.write_index import write_index
 
-__all__ = ["SHARD_PHOTOS", "build", "commit_stored_shard", "draft_version", "load_stored"]
+__all__ = [
+    "SHARD_PHOTOS",
+    "build",
+    "commit_first_shard",
+    "commit_stored_shard",
+    "draft_version",
+    "fail_photos",
+    "load_stored",
+    "publish_version",
+]
 
 Row = dict[str, Any]
 SHARD_PHOTOS = 4
@@ -98,6 +108,31 @@ def draft_version(store: str, source: str, stored: str, *, search: bool = False)
             _embed(storage, known, contract.id, shard_of(ref))
     draft = write_index(plan, store=store, contract=contract, encoder=known.encoder)
     return check_version(draft, store=store).draft, plan
+
+
+def commit_first_shard(store: str, source: str, known: Stored, *, waits: int | None) -> None:
+    """Commit the first shard of a plan and nothing more, once somebody has closed the other end of `waits`."""
+    contract = Contract()
+    listed = list_photos(source, store=store)
+    plan = plan_build(listed, store=store, contract=contract, encoder=known.encoder.id, shard_photos=SHARD_PHOTOS)
+    request = (*plan.requests, *plan.finished, *plan.kept)[0]
+    storage = open_store(store, create=True)
+    if request in plan.kept:
+        rows = list(known.photos.values())
+        names = read_photos(storage, contract=contract.id, shard=shard_of(request)).column("uri").to_pylist()
+        rows = [row for row in rows if row["uri"] in names]
+    else:
+        rows = from_parquet(storage.read(storage.path_of(request.uri)), LISTING, where=request.uri).to_pylist()
+    if waits is not None:
+        os.read(waits, 1)
+    commit_stored_shard(storage, known, contract.id, shard_of(request), rows)
+
+
+def fail_photos(known: Stored) -> None:
+    """Let every photo with a face be unreadable, in this process for good."""
+    for row in known.photos.values():
+        if row["status"] == "indexed":
+            row |= {"status": "failed", "reason": "cannot be read: OSError", "num_faces": 0, "photo_sha256": None}
 
 
 def commit_stored_shard(storage: Storage, known: Stored, contract: str, shard: str, listed: list[Row]) -> None:
