@@ -1,6 +1,7 @@
 # make demo   set up, then the main job on drawn people      make test   set up, then the tests
 # make check  lint, types, import contracts, format          make bench  measure the store named by STORE=
 # make lock   pin what pyproject.toml asks for; UPGRADE=1 takes the newest of everything
+# make faults break a store in every way there is, for hours; goes on where it was stopped
 # make setup TORCH_BACKEND=cpu   a CPU-only torch (6 GB of CUDA packages less); say it once, before anything else
 
 SHELL := /bin/bash
@@ -22,10 +23,10 @@ CUDA := ^(nvidia-|cuda-|triton==)
 
 timed = t0=$$(date +%s); echo "== $(1)"; $(2); echo "== $(1): done in $$(( $$(date +%s) - t0 )) s"
 
-.PHONY: help setup setup-dev demo test check format bench lock clean
+.PHONY: help setup setup-dev demo test check format bench faults lock clean
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"lookalike needs Python 3.11 or newer, got {sys.version.split()[0]}: run make with PYTHON=python3.11")'
@@ -58,6 +59,9 @@ format: setup-dev
 
 bench: setup
 	@$(BIN)/python -m benchmarks.retrieval --store $(STORE)
+
+faults: setup-dev
+	@$(BIN)/python -m benchmarks.faults --long --report docs/reliability.md $(FAULTS_ARGS)
 
 lock: | $(UV)
 	@if [ -n "$(UPGRADE)" ]; then rm -f $(VENV)/all.txt $(VENV)/dev.txt; else \

@@ -3,7 +3,9 @@
 LookalikeError
 ├── SourceError      photos cannot be listed: missing, empty, or none of them a photo
 ├── UnreadableError  one photo cannot be fetched; the message is the reason in its row
+├── UnavailableError S3 does not answer, or not whole, in all tries; the same call may succeed later
 ├── StoreError       the store cannot be used: not writable, or not a store
+│   ├── RefusedError     S3 refuses a request: no such bucket, no permission, credentials that it does not know
 │   ├── ArtifactError    a file of the store is missing, or is not what its hash says
 │   └── ManifestError    a manifest cannot be read; carries every problem found
 ├── VersionError     the version asked for does not exist, or cannot be published
@@ -17,8 +19,10 @@ __all__ = [
     "LookalikeError",
     "ManifestError",
     "QueryError",
+    "RefusedError",
     "SourceError",
     "StoreError",
+    "UnavailableError",
     "UnreadableError",
     "VersionError",
 ]
@@ -36,8 +40,16 @@ class UnreadableError(LookalikeError):
     """One photo cannot be fetched."""
 
 
+class UnavailableError(LookalikeError):
+    """S3 does not answer, or not whole, in all tries; the same call may succeed later."""
+
+
 class StoreError(LookalikeError):
     """The store cannot be used."""
+
+
+class RefusedError(StoreError):
+    """S3 refuses a request that will not succeed later either."""
 
 
 class ArtifactError(StoreError):

@@ -1,6 +1,6 @@
 """Where things lie in a store of format 1, and what makes a folder a store."""
 
-from store.errors import StoreError
+from store.errors import LookalikeError, StoreError
 from store.storage import Storage
 
 __all__ = [
@@ -35,12 +35,15 @@ def open_store(uri: str, *, create: bool = False) -> Storage:
 
     Raises:
         StoreError: not a store, missing, or not writable; the message says which and what to do.
+        UnavailableError: S3 does not answer.
     """
     try:
         storage = Storage(uri)
         names = {name for name in storage.names() if not name.startswith(".")}
     except NotADirectoryError as error:
         raise StoreError(f"the store {uri} is a file: give a folder or an s3:// prefix with --store") from error
+    except LookalikeError:
+        raise
     except Exception as error:  # every backend has its own kinds
         raise StoreError(f"the store {uri} cannot be opened ({type(error).__name__}: {error})") from error
     if names and not names & _FOLDERS:

@@ -12,7 +12,8 @@ from typing import Any
 import fsspec
 from fsspec.utils import glob_translate
 
-from store.errors import QueryError, SourceError, UnreadableError
+from store.errors import LookalikeError, QueryError, RefusedError, SourceError, UnreadableError
+from store.s3_objects import ListedObject, fetch_object, list_objects, look_up_object, split_uri
 from store.source_lists import LIST_SUFFIXES, read_list
 from store.storage import decode_path, encode_path, is_local, normalise_uri
 from store.web import fetch, is_web, look_up
@@ -121,6 +122,8 @@ def _is_glob(uri: str) -> bool:
     if is_local(uri):
         return not os.path.lexists(decode_path(uri))
     try:
+        if _is_s3(uri):
+            return look_up_object(uri) is None and not any(True for _ in list_objects(uri, _below(uri), at_most=1))
         fs, path = fsspec.core.url_to_fs(uri)
         return not fs.exists(path)
     except Exception:  # the reason is found again, and told, when it is listed
@@ -156,7 +159,8 @@ def read_uri(uri: str, *, max_bytes: int) -> bytes:
 
     Raises:
         OSError: it cannot be read, as the file system or the service says.
-        UnreadableError: a web server does not give it.
+        UnreadableError: a web server or S3 does not give it.
+        UnavailableError: S3 does not answer.
     """
     if is_web(uri):
         return fetch(uri, max_bytes=max_bytes)
@@ -166,6 +170,11 @@ def read_uri(uri: str, *, max_bytes: int) -> bytes:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(f"{uri} is no regular file")
             return file.read(max_bytes + 1)
+    if _is_s3(uri):
+        try:
+            return fetch_object(uri, max_bytes=max_bytes)[0]
+        except RefusedError as error:
+            raise UnreadableError(str(error)) from error
     with fsspec.open(uri, "rb") as file:
         data: bytes = file.read(max_bytes + 1)
         return data
@@ -231,24 +240,59 @@ def _from_file(path: str) -> ListedPhoto | None:
     return ListedPhoto(uri=uri, size=found.st_size, etag=None, mtime_ns=found.st_mtime_ns)
 
 
+def _is_s3(uri: str) -> bool:
+    return uri.startswith("s3://")
+
+
+def _below(uri: str) -> str:
+    """What the keys of all objects under the uri begin with."""
+    _, key = split_uri(uri)
+    return f"{key}/" if key else ""
+
+
 def _from_bucket(uri: str, store_uri: str | None) -> Iterator[ListedPhoto]:
+    found = _from_s3(uri) if _is_s3(uri) else _from_elsewhere(uri)
+    listed = False
+    for photo in found:
+        listed = True
+        hidden = any(part.startswith(".") for part in photo.uri[len(uri) :].split("/"))
+        if not hidden and (store_uri is None or not photo.uri.startswith(store_uri + "/")):
+            yield photo
+    if not listed:
+        raise SourceError(
+            f"the source {uri} does not exist: give a folder of photos, a glob, an s3:// prefix or a list"
+        )
+
+
+def _from_s3(uri: str) -> Iterator[ListedPhoto]:
+    """Every object under the uri, page by page, or the one object that it names."""
+    bucket, _ = split_uri(uri)
+    listed = False
+    try:
+        for found in list_objects(uri, _below(uri)):
+            listed = True
+            if not found.key.endswith("/"):  # a folder that some client has drawn
+                yield _from_object(f"s3://{bucket}/{found.key}", found)
+        if not listed and split_uri(uri)[1] and (one := look_up_object(uri)) is not None:
+            yield _from_object(uri, one)
+    except LookalikeError as error:
+        raise SourceError(f"the source cannot be listed: {error}") from error
+
+
+def _from_object(uri: str, found: ListedObject) -> ListedPhoto:
+    return _from_info(uri, {"size": found.size, "ETag": found.etag, "LastModified": found.modified})
+
+
+def _from_elsewhere(uri: str) -> Iterator[ListedPhoto]:
     protocol = uri.split("://", 1)[0]
     try:
-        fs, root = fsspec.core.url_to_fs(uri)
+        fs, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         fs.invalidate_cache()
         entries: dict[str, dict[str, Any]] = fs.find(root, detail=True)
     except Exception as error:  # every backend has its own kinds
         raise SourceError(f"the source {uri} cannot be listed ({type(error).__name__}: {error})") from error
-    if not entries and not fs.exists(root):
-        raise SourceError(
-            f"the source {uri} does not exist: give a folder of photos, a glob, an s3:// prefix or a list"
-        )
     for key, info in entries.items():
-        full = f"{protocol}://{key}"
-        hidden = any(part.startswith(".") for part in key[len(root) :].split("/"))
-        if hidden or (store_uri is not None and full.startswith(store_uri + "/")):
-            continue
-        yield _from_info(full, info)
+        yield _from_info(f"{protocol}://{key}", info)
 
 
 def _from_list(uri: str) -> Iterator[ListedPhoto]:
@@ -270,7 +314,10 @@ def _look_up(uri: str) -> ListedPhoto:
     try:
         if is_web(uri):
             return _from_info(uri, look_up(uri))
-        fs, path = fsspec.core.url_to_fs(uri)
+        if _is_s3(uri):
+            found = look_up_object(uri)
+            return unknown if found is None else _from_object(uri, found)
+        fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
         return _from_info(uri, fs.info(path))
     except Exception:  # the reason is found again, and recorded, when the photo is read
         return unknown

@@ -1,23 +1,21 @@
 """Files under one root, local or on S3: written whole or not at all.
 
-The one class over fsspec. A local file is written under runs/staging, flushed, and moved into place; an object is one PUT.
+What a folder of this machine does is in `local_files.py`, what S3 does in `s3_files.py`; this is what the rest of lookalike sees of
+both, with paths, hashes and errors that are the same for both.
 """
 
-import contextlib
-import fcntl
+import hashlib
 import os
 import re
-import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote_to_bytes
-
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
 from store.errors import ArtifactError, StoreError
 from store.fingerprints import sha256_hex
+from store.local_files import LocalFiles
+from store.s3_files import S3Files
 
 __all__ = ["Storage", "decode_path", "encode_path", "is_local", "normalise_uri"]
 
@@ -67,19 +65,22 @@ def _decoded_parts(uri: str) -> Iterator[bytes]:
 class Storage:
     """Files under one root, addressed by relative paths with slashes.
 
+    On S3 every call makes a bounded number of requests. What goes wrong is a StoreError where it will go wrong again, and an
+    UnavailableError where the same call may succeed later; each is one sentence that names the uri.
+
     Args:
         uri: a folder, or `s3://bucket/prefix`.
+
+    Raises:
+        StoreError: it is another url.
     """
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
         self.uri = normalise_uri(uri)
         self.local = is_local(self.uri)
-        self._fs: Any
-        if self.local:  # not by url_to_fs, to which "::" in a path means something else
-            self._fs, root = LocalFileSystem(), decode_path(self.uri)
-        else:
-            self._fs, root = fsspec.core.url_to_fs(self.uri)
-        self._root = str(root).rstrip("/")
+        if not self.local and not self.uri.startswith("s3://"):
+            raise StoreError(f"{self.uri} cannot be a store: give a folder or an s3:// prefix with --store")
+        self._files: LocalFiles | S3Files = LocalFiles(decode_path(self.uri)) if self.local else S3Files(self.uri)
 
     def __repr__(self) -> str:
         return f"Storage({self.uri!r})"
@@ -94,10 +95,24 @@ class Storage:
             raise ArtifactError(f"{uri} is not in the store {self.uri}")
         return uri[len(self.uri) + 1 :]
 
+    def local_path(self, path: str) -> Path | None:
+        """Where the file lies on this machine; None where it does not."""
+        return self._files.path_of(path) if isinstance(self._files, LocalFiles) else None
+
     def exists(self, path: str) -> bool:
         """Whether the file or folder is there."""
-        self._fs.invalidate_cache()
-        return bool(self._fs.exists(self._full(path)))
+        return self._files.exists(path)
+
+    def size(self, path: str) -> int:
+        """The file's bytes.
+
+        Raises:
+            ArtifactError: it is missing.
+        """
+        try:
+            return self._files.size(path)
+        except FileNotFoundError as error:
+            raise self._missing(path) from error
 
     def read(self, path: str, *, sha256: str | None = None) -> bytes:
         """The file's bytes.
@@ -105,60 +120,113 @@ class Storage:
         Raises:
             ArtifactError: the file is missing, or its bytes are not those of `sha256`.
         """
+        got = ""
+        for _ in range(self._reads):
+            try:
+                data = self._files.read(path)
+            except FileNotFoundError as error:
+                raise self._missing(path) from error
+            if sha256 is None or (got := sha256_hex(data)) == sha256:
+                return data
+        raise self._changed(path, got, sha256 or "")
+
+    def read_range(self, path: str, start: int, stop: int) -> bytes:
+        """The bytes from `start` to before `stop`, fewer where the file ends earlier; no more than their number is checked.
+
+        Raises:
+            ArtifactError: the file is missing.
+        """
         try:
-            data: bytes = self._fs.cat_file(self._full(path))
+            return self._files.read_range(path, start, stop)
         except FileNotFoundError as error:
-            raise ArtifactError(
-                f"{self.uri_of(path)} is missing from the store; build again to make it anew"
-            ) from error
-        if sha256 is not None and (got := sha256_hex(data)) != sha256:
-            raise ArtifactError(
-                f"{self.uri_of(path)} has changed: its sha256 is {got[:12]}…, recorded was {sha256[:12]}…; it is not used"
-            )
-        return data
+            raise self._missing(path) from error
+
+    def chunks(self, path: str, *, chunk_bytes: int = 8 * 2**20) -> Iterator[bytes]:
+        """The file's bytes piece by piece, so that no file needs to fit into memory; on S3 all of one object.
+
+        Raises:
+            ArtifactError: the file is missing, or was replaced while it was read.
+        """
+        try:
+            yield from self._files.chunks(path, chunk_bytes)
+        except FileNotFoundError as error:
+            raise self._missing(path) from error
+
+    def stamp(self, path: str) -> str | None:
+        """What changes whenever the file does, at the cost of one small question; None where there is no file."""
+        return self._files.stamp(path)
+
+    def modified_s(self, path: str) -> float | None:
+        """When the file was last written, in seconds since the epoch by the storage's own clock; None where there is no file."""
+        return self._files.modified_s(path)
+
+    def download(self, path: str, target: Path, *, sha256: str | None = None) -> None:
+        """A large file into a file of this machine, flushed and put in place in one step; memory does not follow its size.
+
+        Args:
+            path: of the file.
+            target: what stands there is replaced; its folder must exist.
+            sha256: of the file, where it is known.
+
+        Raises:
+            ArtifactError: the file is missing, or its bytes are not those of `sha256`; nothing is at the target then.
+        """
+        got = ""
+        for _ in range(self._reads):
+            try:
+                self._files.download(path, target)
+            except FileNotFoundError as error:
+                raise self._missing(path) from error
+            if sha256 is None or (got := _sha256_of(target)) == sha256:
+                return
+            target.unlink()
+        raise self._changed(path, got, sha256 or "")
 
     def write(self, path: str, data: bytes) -> None:
         """Put the bytes in place in one step, whatever stood there."""
-        if not self.local:
-            self._fs.pipe_file(self._full(path), data)
-            return
-        with self._staged(path, data) as (staged, target):
-            os.replace(staged, target)
-            _sync_folder(target.parent)
+        self._files.write(path, data)
+
+    def upload(self, path: str, source: Path) -> None:
+        """Put a copy of a large file of this machine in place in one step, whatever stood there."""
+        self._files.upload(path, source)
+
+    def copy(self, source: str, target: str) -> None:
+        """Put a file in a second place in one step, without its bytes passing through: a hard link, or the service's own copy.
+
+        Raises:
+            ArtifactError: there is no such file.
+        """
+        try:
+            self._files.copy(source, target)
+        except FileNotFoundError as error:
+            raise self._missing(source) from error
 
     def create(self, path: str, data: bytes) -> bool:
         """Put the bytes in place in one step unless a file stands there already.
 
+        On S3 an answer may be lost although the write was done, and the write sent again is refused then. So a refused call
+        looks at what stands there, and takes equal bytes for its own. Where it matters which of several callers made a file,
+        each must give bytes that no other gives (a uuid).
+        After an UnavailableError nothing stood there, but a request that was under way may still be done later.
+
         Returns:
             True when this call made the file, False when it was there.
         """
-        if not self.local:
-            return self._create_object(path, data)
-        with self._staged(path, data) as (staged, target):
-            try:
-                os.link(staged, target)
-            except FileExistsError:
-                return False
-            _sync_folder(target.parent)
-            return True
+        return self._files.create(path, data)
 
     def swap(self, path: str, data: bytes, *, expected: bytes | None) -> bool:
         """Put the bytes in place in one step where the file still holds `expected`; None wants no file there.
 
-        Of several callers that expect the same, one succeeds.
+        Of several callers that expect the same and bring bytes of their own, one succeeds. On S3 a refused call takes equal
+        bytes for its own, as `create` does: of two callers that bring the same, as a number for CURRENT, both are told that
+        they did it, and each has what it wanted. A file that was changed and changed back holds what was expected.
 
         Returns:
             True when this call put them there, False when the file holds something else.
         """
         if expected is None:
             return self.create(path, data)
-        if not self.local:
-            return self._swap_object(path, data, expected=expected)
-        with self._locked(path):
-            if not self.exists(path) or self.read(path) != expected:
-                return False
-            self.write(path, data)
-            return True
+        return self._files.swap(path, data, expected=expected)
 
     def names(self, path: str = "") -> list[str]:
         """The names of what stands directly in a folder, sorted; none if there is no such folder.
@@ -166,98 +234,62 @@ class Storage:
         Raises:
             NotADirectoryError: a file of this machine stands there.
         """
-        if self.local and os.path.isfile(self._full(path)):
-            raise NotADirectoryError(self._full(path))
-        self._fs.invalidate_cache()
-        try:
-            entries = self._fs.ls(self._full(path), detail=False)
-        except FileNotFoundError:
-            return []
-        return sorted({str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries} - {""})
+        return self._files.names(path)
 
     def remove(self, path: str) -> None:
-        """Remove a file or a folder with all it holds; nothing happens if there is none."""
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.rm(self._full(path), recursive=True)
+        """Remove a file or a folder with all it holds; nothing happens if there is none.
+
+        Of a folder, manifest.json, card.json and checkpoint.json go first: a remove that is killed leaves no folder that
+        looks whole, and the same call removes the rest.
+        """
+        self._files.remove(path)
 
     def check_writable(self) -> None:
         """Make a small file, exclusively as everything that commits is made, and remove it.
 
+        On S3, once a process, also see that the endpoint decides conditional writes.
+
         Raises:
-            StoreError: the store cannot be written; the message says why.
+            StoreError: the store cannot be written, or not by several; the message says why.
         """
-        probe = f"runs/probe-{uuid.uuid4().hex}"
         try:
-            self.create(probe, b"lookalike")
-            self.remove(probe)
-        except Exception as error:  # every backend has its own kinds
+            self._files.check()
+        except OSError as error:
             raise StoreError(
                 f"the store {self.uri} cannot be written ({type(error).__name__}: {error}): "
                 "give a folder or an s3:// prefix you may write to with --store"
             ) from error
 
-    def _full(self, path: str) -> str:
-        return f"{self._root}/{path}".rstrip("/")
+    def abort_leftover_uploads(self, path: str = "", *, older_than: timedelta) -> int:
+        """Take back uploads under a path that were begun so long ago and never completed; returns how many there were.
 
-    def _create_object(self, path: str, data: bytes) -> bool:
-        try:
-            self._fs.pipe_file(self._full(path), data, mode="create")
-        except OSError as error:
-            if isinstance(error, FileExistsError) or _condition_failed(error):
-                return False
-            raise
-        return True
+        On this machine there are none.
+        """
+        return (
+            self._files.abort_leftover_uploads(path, older_than=older_than) if isinstance(self._files, S3Files) else 0
+        )
 
-    def _swap_object(self, path: str, data: bytes, *, expected: bytes) -> bool:
-        full = self._full(path)
-        self._fs.invalidate_cache()
-        try:
-            etag = self._fs.info(full)["ETag"]
-            if self._fs.cat_file(full) != expected:
-                return False
-            self._fs.pipe_file(full, data, IfMatch=etag)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            if not _condition_failed(error):
-                raise
-            return bool(self._fs.cat_file(full) == data)  # the answer to a first PUT may have been lost
-        return True
+    def remove_old_versions(self, path: str = "") -> int:
+        """Remove for good what a bucket that keeps versions still holds of removed and replaced files; returns how many.
 
-    @contextlib.contextmanager
-    def _locked(self, path: str) -> Iterator[None]:
-        """Hold a lock that the kernel gives back when this process dies."""
-        lock = Path(self._full("runs/locks")) / path.replace("/", "-")
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        On this machine there are none.
+        """
+        return self._files.remove_old_versions(path) if isinstance(self._files, S3Files) else 0
 
-    @contextlib.contextmanager
-    def _staged(self, path: str, data: bytes) -> Iterator[tuple[Path, Path]]:
-        target = Path(self._full(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(self._full("runs/staging")) / uuid.uuid4().hex
-        staged.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with staged.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            yield staged, target
-        finally:
-            staged.unlink(missing_ok=True)
+    def _missing(self, path: str) -> ArtifactError:
+        return ArtifactError(f"{self.uri_of(path)} is missing from the store; build again to make it anew")
+
+    def _changed(self, path: str, got: str, recorded: str) -> ArtifactError:
+        return ArtifactError(
+            f"{self.uri_of(path)} has changed: its sha256 is {got[:12]}…, recorded was {recorded[:12]}…; it is not used"
+        )
+
+    @property
+    def _reads(self) -> int:
+        """How often bytes of another hash are read; what came wrong from S3 may come right."""
+        return 1 if self.local else 3
 
 
-def _condition_failed(error: OSError) -> bool:
-    """Whether an object store refused a conditional PUT; only AWS says which condition, which s3fs waits for."""
-    response = getattr(error.__cause__, "response", None) or {}
-    return response.get("Error", {}).get("Code") in {"PreconditionFailed", "412", "ConditionalRequestConflict"}
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sha256_of(file: Path) -> str:
+    with file.open("rb") as read:
+        return hashlib.file_digest(read, "sha256").hexdigest()

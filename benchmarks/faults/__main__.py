@@ -20,7 +20,7 @@ from benchmarks.faults.bench import Bench, SkippedError, import_steps
 from benchmarks.faults.catalogue import FAULTS
 from benchmarks.faults.fault import Fault
 from benchmarks.faults.progress import Progress, code_digest
-from benchmarks.faults.report import TWIN, as_markdown, summaries
+from benchmarks.faults.report import TWIN, as_markdown, summaries, write_figures
 
 __all__ = ["main"]
 
@@ -34,14 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench.make_base()
     import_steps()
     progress = Progress(bench.work / ("long.jsonl" if args.long else "short.jsonl"), code)
-    until = time.monotonic() + args.seconds if args.seconds else None
-    planned = {fault.name: _run(fault, bench, progress, long=args.long, until=until) for fault in faults}
+    planned, until = {}, time.monotonic() + args.seconds if args.seconds else None
+    for left, fault in zip(
+        range(len(faults), 0, -1), faults, strict=True
+    ):  # what one leaves of its share, the others get
+        share = None if until is None else time.monotonic() + (until - time.monotonic()) / left
+        planned[fault.name] = _run(fault, bench, progress, long=args.long, until=share)
     rows = summaries(faults, progress, planned)
     for row in rows:
         _print(row)
     if args.report:
         command = "make faults" if args.long else "python -m benchmarks.faults --short"
-        Path(args.report).write_text(as_markdown(faults, rows, command=command, code=code))
+        write_figures(Path(args.report), as_markdown(faults, rows, command=command, code=code))
     if args.json:
         print(json.dumps({"faults": rows}))
     return int(any(row["broken"] or row["twin_red"] is False for row in rows))
@@ -55,8 +59,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=[fault.name for fault in FAULTS], metavar="NAME")
     parser.add_argument("--work", default=str(Path(tempfile.gettempdir()) / "lookalike-faults"))
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--report", metavar="FILE", help="write Markdown")
-    parser.add_argument("--seconds", type=float, help="stop after about so long; the next run goes on")
+    parser.add_argument("--report", metavar="FILE", help="write the figures as Markdown, between its marks")
+    parser.add_argument(
+        "--seconds", type=float, help="stop after about so long, every fault having had its share; the next run goes on"
+    )
     return parser.parse_args(arguments)
 
 

@@ -9,10 +9,14 @@ from benchmarks.faults import (
     held_publish,
     io_errors,
     kill_calls,
+    kill_command,
     kill_moments,
+    kill_upkeep,
     permissions,
     power_loss,
     publish_races,
+    reading,
+    s3_scripts,
 )
 from benchmarks.faults.fault import Fault
 
@@ -21,14 +25,18 @@ __all__ = ["FAULTS"]
 FAULTS: tuple[Fault, ...] = (
     kill_moments.FAULT,
     kill_calls.FAULT,
+    kill_upkeep.FAULT,
     disk_full.FAULT,
     io_errors.FAULT,
     power_loss.FAULT,
+    s3_scripts.FAULT,
     publish_races.FAULT,
     held_publish.FAULT,
+    reading.FAULT,
     corrupt.FAULT,
     duplicate_shard.FAULT,
     permissions.FAULT,
     clock.FAULT,
     changing_photos.FAULT,
+    kill_command.FAULT,
 )

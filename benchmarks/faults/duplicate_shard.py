@@ -25,17 +25,17 @@ def keys(bench: Bench, long: bool) -> list[str]:
 
 def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     """Whichever was first is kept, and later builds try again what failed in it, until nothing is left to do."""
-    kind, seed = key.split(":")
+    kind = key.split(":", maxsplit=1)[0]
     with bench.fresh_store("empty") as store:
         if kind == "race":
             order = random.Random(key).sample([True, False], 2)
             waits, start = os.pipe()
-            both = [_commit(bench, store, fails=fails, waits=waits, without=without) for fails in order]
+            both = [_commit(bench, store, fails=fails, gate=(waits, start), without=without) for fails in order]
             os.close(waits)
             os.close(start)
         else:
             both = [_commit(bench, store, fails=True, only_faces=True, without=without)]
-        problems = [one.error for child in both if (one := child.wait()).error]
+        problems = [one.error for one in [child.wait() for child in both] if one.error]
         for _ in range(_BUILDS):  # one that finds a failure in a kept shard tries that photo again
             ended = bench.build(store, without=without)
             if ended.error is not None:
@@ -59,7 +59,7 @@ def _commit(
     store: Path,
     *,
     fails: bool,
-    waits: int | None = None,
+    gate: tuple[int, int] | None = None,
     only_faces: bool = False,
     without: Sequence[str] = (),
 ) -> Child:
@@ -74,7 +74,9 @@ def _commit(
         known = small_build.load_stored(bench.stored)
         if fails:
             small_build.fail_photos(known)
-        small_build.commit_first_shard(str(store), bench.source, known, waits=waits)
+        if gate is not None:
+            os.close(gate[1])
+        small_build.commit_first_shard(str(store), bench.source, known, waits=gate[0] if gate else None)
 
     return fork(commit)
 

@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 
-__all__ = ["published_files", "problems_of_content", "problems_of_store", "snapshot"]
+__all__ = ["problems_of_content", "problems_of_store", "published_files", "snapshot"]
 
 _STATUSES = {"indexed", "no_face", "unreadable", "too_large", "too_small", "duplicate", "forgotten", "failed"}
 Document = dict[str, Any]
@@ -48,7 +48,9 @@ def problems_of_store(store: Path, *, before: dict[str, str] | None = None) -> l
         store: a local store; one that has no version yet is whole.
         before: a snapshot, of which nothing may have changed.
     """
-    problems = [f"I6: {path} changed or went away" for path, digest in (before or {}).items() if _is_not(store, path, digest)]
+    problems = [
+        f"I6: {path} changed or went away" for path, digest in (before or {}).items() if _is_not(store, path, digest)
+    ]
     manifests: dict[int, Document] = {}
     for folder in _version_folders(store):
         number = int(folder.name)
@@ -126,9 +128,11 @@ def _problems_of_photos(store: Path, manifest: Document, photos: list[Document])
         yield f"I1: {len(lost)} photos have no row in their shard, the first is {lost[0]}"
 
 
-def _problems_of_faces(folder: Path, manifest: Document, photos: list[Document], faces: list[Document]) -> Iterator[str]:
+def _problems_of_faces(
+    folder: Path, manifest: Document, photos: list[Document], faces: list[Document]
+) -> Iterator[str]:
     data = np.frombuffer(_file(folder, manifest, "index.faiss").read_bytes(), np.uint8)
-    index = faiss.deserialize_index(data)
+    index: Any = faiss.deserialize_index(data)
     in_index = sorted(faiss.vector_to_array(index.id_map).tolist()) if index.ntotal else []
     in_table = [row["face_id"] for row in faces]
     if in_index != in_table or len(in_table) != manifest["faces"]:

@@ -18,7 +18,7 @@ def keys(bench: Bench, long: bool) -> list[str]:
 
 def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     """Kill a build at a moment drawn from the time that an undisturbed one takes now."""
-    name, seed = key.split(":")
+    name = key.split(":", maxsplit=1)[0]
     with bench.fresh_store(name) as store:
         lasts_s = bench.build(store).seconds
     with bench.fresh_store(name) as store:

@@ -1,7 +1,6 @@
 """A store that may not be written: by another user, or because its file system is mounted read-only."""
 
 import os
-import shutil
 import subprocess
 import uuid
 from collections.abc import Sequence
@@ -72,14 +71,15 @@ def _read_only(bench: Bench, store: Path, without: Sequence[str]) -> tuple[bool,
     at.mkdir(parents=True)
     try:
         for options in (["--bind", str(store), str(at)], ["-o", "remount,bind,ro", str(at)]):
-            done = subprocess.run(["mount", *options], capture_output=True)
+            done = subprocess.run(["mount", *options], check=False, capture_output=True)
             if done.returncode:
                 said = done.stderr.decode(errors="replace").strip()
                 raise SkippedError(f"this system forbids mounting ({said})")
         ended = bench.build(at, without=without)
     finally:
-        subprocess.run(["umount", "--lazy", str(at)], capture_output=True)
-        shutil.rmtree(at, ignore_errors=True) if not os.path.ismount(at) else None
+        subprocess.run(["umount", "--lazy", str(at)], check=False, capture_output=True)
+        if not os.path.ismount(at):
+            at.rmdir()
     return None if ended.error is None else (ended.refused, ended.error)
 
 

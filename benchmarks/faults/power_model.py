@@ -143,12 +143,12 @@ def _replay(root: _Node, pending: list[_Change], call: Call) -> None:
                 node = folder.names[name]
                 node.data, node.unsafe = b"", [b""]
         case "write":
-            if (node := _find(root, call.path)) is not None:  # a file without a name any more is gone either way
-                node.data += call.data
-                node.unsafe.append(call.data)
+            if (file := _find(root, call.path)) is not None:  # a file without a name any more is gone either way
+                file.data += call.data
+                file.unsafe.append(call.data)
         case "flush":
-            if (node := _find(root, call.path)) is not None:
-                _flush(node, pending)
+            if (flushed := _find(root, call.path)) is not None:
+                _flush(flushed, pending)
         case "link":
             folder, name = _parent(root, call.target)
             _change(pending, (folder, name, _known(root, call.path)))

@@ -57,4 +57,4 @@ class Progress:
         return [key for key in keys if key not in there]
 
     def _was_cut(self) -> bool:
-        return self._path.exists() and not self._path.read_bytes()[-1:] in {b"", b"\n"}
+        return self._path.exists() and self._path.read_bytes()[-1:] not in {b"", b"\n"}

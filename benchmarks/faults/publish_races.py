@@ -23,7 +23,7 @@ def keys(bench: Bench, long: bool) -> list[str]:
 
 def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     """Exactly one is published, the others end with a sentence."""
-    with bench.fresh_store(key.split(":")[0]) as store:
+    with bench.fresh_store(key.split(":", maxsplit=1)[0]) as store:
         before = snapshot(store)
         racers, start = _racers(bench, store, without)
         os.close(start)

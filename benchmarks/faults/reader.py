@@ -3,12 +3,13 @@
 import hashlib
 from typing import Any
 
+from store.errors import LookalikeError
 from store.index_file import indexed_ids, load_index
 from store.layout import open_store
 from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
 from store.shards import read_faces, read_photos, read_vectors
 from store.storage import Storage
-from store.versions import PublishedVersion, read_file, read_version
+from store.versions import PublishedVersion, current_number, read_file, read_version
 
 __all__ = ["Opened", "open_version", "read_all"]
 
@@ -16,7 +17,17 @@ Opened = tuple[PublishedVersion, list[dict[str, Any]], list[dict[str, Any]], lis
 
 
 def open_version(storage: Storage) -> Opened:
-    """CURRENT, its rows of photos and of faces, and the ids in its index."""
+    """CURRENT, its rows of photos and of faces, and the ids in its index; again where it was removed meanwhile."""
+    while True:
+        before = current_number(storage)
+        try:
+            return _open(storage)
+        except LookalikeError:
+            if current_number(storage) == before:
+                raise
+
+
+def _open(storage: Storage) -> Opened:
     version = read_version(storage)
     index = load_index(read_file(storage, version, "index.faiss"), where="index.faiss")
     photos = from_parquet(read_file(storage, version, "photos.parquet"), VERSION_PHOTOS, where="photos.parquet")

@@ -1,16 +1,19 @@
 """The report of a run, for people: what was injected, how often, and what broke."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.fault import Fault
 from benchmarks.faults.progress import Progress
 from benchmarks.machine import describe_machine
 
-__all__ = ["TWIN", "as_markdown", "summaries"]
+__all__ = ["TWIN", "as_markdown", "summaries", "write_figures"]
 
 TWIN = "twin"
 """The key of a fault's twin among its results."""
+
+_MARKS = ("<!-- figures -->\n", "<!-- end of figures -->\n")
 
 
 def summaries(faults: Sequence[Fault], progress: Progress, planned: dict[str, int | None]) -> list[dict[str, Any]]:
@@ -46,12 +49,48 @@ def as_markdown(faults: Sequence[Fault], rows: list[dict[str, Any]], *, command:
     for row in rows:
         done = f"{row['run']:,}" if row["run"] == row["planned"] else f"{row['run']:,} of {row['planned'] or '?':,}"
         twin = {True: "red", False: "STAYED GREEN", None: "not run"}[row["twin_red"]]
-        table.append(f"| {row['title']} | {done} | {row['broken']} of {row['run']:,} | {twin} | {row['seconds']:,.0f} |")
-    how = [f"- **{by_name[r['fault']].title}**: {by_name[r['fault']].how}. Twin: {by_name[r['fault']].guard}" for r in rows]
-    how = [f"{line}; it said “{row['twin_said']}”." if row["twin_said"] else f"{line}." for line, row in zip(how, rows, strict=True)]
+        table.append(
+            f"| {row['title']} | {done} | {row['broken']} of {row['run']:,} | {twin} | {row['seconds']:,.0f} |"
+        )
+    how = [
+        f"- **{by_name[r['fault']].title}**: {by_name[r['fault']].how}. Twin: {by_name[r['fault']].guard}" for r in rows
+    ]
+    how = [
+        f"{line}; it said “{row['twin_said']}”." if row["twin_said"] else f"{line}."
+        for line, row in zip(how, rows, strict=True)
+    ]
     skipped = [f"- {row['title']}: {reason}." for row in rows for reason in row["skipped"]]
-    broken = [f"- {row['title']}, {row['first_broken'][0]}: {'; '.join(row['first_broken'][1][:3])}" for row in rows if row["broken"]]
+    broken = [
+        f"- {row['title']}, {row['first_broken'][0]}: {'; '.join(row['first_broken'][1][:3])}"
+        for row in rows
+        if row["broken"]
+    ]
     machine = [f"- {name}: {value}" for name, value in describe_machine().items()]
-    parts = [*table, "", "### How", *how, "", "### Skipped", *(skipped or ["- nothing"]), "", "### Broken", *(broken or ["- nothing"])]
-    parts += ["", "### Machine", *machine, f"- command: `{command}`", f"- code: {code}, a hash of `store/`, `tasks/steps/` and `benchmarks/faults/`"]
+    parts = [
+        *table,
+        "",
+        "### How",
+        *how,
+        "",
+        "### Skipped",
+        *(skipped or ["- nothing"]),
+        "",
+        "### Broken",
+        *(broken or ["- nothing"]),
+    ]
+    parts += [
+        "",
+        "### Machine",
+        *machine,
+        f"- command: `{command}`",
+        f"- code: {code}, a hash of `store/`, `tasks/steps/` and `benchmarks/faults/`",
+    ]
     return "\n".join(parts) + "\n"
+
+
+def write_figures(page: Path, figures: str) -> None:
+    """Put the figures into a page, in place of those that stand between its marks; a new page has nothing else."""
+    text = page.read_text() if page.exists() else ""
+    before, _, rest = text.partition(_MARKS[0])
+    after = rest.partition(_MARKS[1])[2]
+    page.write_text(f"{before}{_MARKS[0]}{figures}{_MARKS[1]}{after}")

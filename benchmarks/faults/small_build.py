@@ -160,9 +160,7 @@ def _embed(storage: Storage, known: Stored, contract: str, shard: str) -> None:
     schema = embeddings_schema(known.encoder.dimension)
     rows = [{"face_id": identity, "embedding": known.vectors[identity]} for identity in ids]
     table = pa.Table.from_pylist(rows, schema=schema)
-    commit_embeddings(
-        storage, encoder=known.encoder.id, shard=shard, table=table, dimension=known.encoder.dimension
-    )
+    commit_embeddings(storage, encoder=known.encoder.id, shard=shard, table=table, dimension=known.encoder.dimension)
 
 
 def main() -> int:
