@@ -1,6 +1,8 @@
 """kill -9 at every durable system call of a vacuum and of a rollback."""
 
 import importlib.util
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -82,6 +84,7 @@ def _calls(work: Path, kind: str) -> list[tuple[str, int]]:
 @contextmanager
 def _two_versions(bench: Bench) -> Iterator[Path]:
     with bench.fresh_store("second") as store:
+        shutil.copytree(bench.base / "encoders", store / "encoders", copy_function=os.link)  # a rollback wants it
         built = bench.build(store)
         assert built.error is None, built.error
         yield store
