@@ -94,7 +94,7 @@ FAULT = Fault(
     name="kill_upkeep",
     title="kill -9 at every durable system call of a vacuum and a rollback",
     how="`strace --inject=CALL:signal=SIGKILL:when=K`; then the same again, and a build",
-    guard="shards go before the versions that stand on them",
+    guard="a shard goes before the versions that stand on it",
     keys=keys,
     run=run,
     twin=twin,
