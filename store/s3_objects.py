@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from store.errors import LookalikeError, UnavailableError
+from store.errors import LookalikeError, RefusedError, UnavailableError
 from store.fingerprints import sha256_hex
 from store.s3_requests import Answer, ConditionFailedError, ask
 
@@ -54,8 +54,16 @@ class ListedObject:
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """The bucket and the key in an s3:// url."""
+    """The bucket and the key in an s3:// url.
+
+    Raises:
+        RefusedError: a name or a password stands in it; the message does not repeat it.
+    """
     bucket, _, key = uri.partition("://")[2].partition("/")
+    if "@" in bucket:
+        raise RefusedError(
+            "an s3:// address has a name or password in it: give them by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        )
     return bucket, key
 
 

@@ -88,8 +88,11 @@ def check_source(source: str, *, suffixes: frozenset[str], store_uri: str | None
 
     Raises:
         SourceError: as `list_source` does.
+        RefusedError: an s3:// address has a name or password in it.
     """
     uri = normalise_uri(source)
+    if _is_s3(uri):
+        split_uri(uri)  # which a name or password in it does not get past
     if not is_local(uri) or _is_list(uri):
         return
     ignored = 0

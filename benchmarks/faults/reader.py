@@ -1,13 +1,12 @@
-"""What readers do: open a version as `query` does, and the shards that it stands on."""
+"""What readers do: open a version and the shards that it stands on, every file by the hash that the manifest names."""
 
 import hashlib
 from typing import Any
 
 from store.errors import LookalikeError
 from store.index_file import indexed_ids, load_index
-from store.layout import open_store
-from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
-from store.shards import read_faces, read_photos, read_vectors
+from store.layout import embeddings_path, faces_path, open_store, photos_path
+from store.schemas import FACES, PHOTOS, VERSION_FACES, VERSION_PHOTOS, embeddings_schema, from_parquet
 from store.storage import Storage
 from store.versions import PublishedVersion, current_number, read_file, read_version
 
@@ -43,9 +42,13 @@ def read_all(store: str) -> str:
     for name in version.manifest.files:
         digest.update(read_file(storage, version, name))
     contract, encoder = version.manifest.contract.id, version.manifest.encoder
+    vectors = embeddings_schema(encoder.dimension)
     for shard in version.manifest.shards:
-        digest.update(repr(read_photos(storage, contract=contract, shard=shard.name).to_pylist()).encode())
-        digest.update(repr(read_faces(storage, contract=contract, shard=shard.name).to_pylist()).encode())
-        ids_N, vectors_ND = read_vectors(storage, encoder=encoder.id, shard=shard.name, dimension=encoder.dimension)
-        digest.update(ids_N.tobytes() + vectors_ND.tobytes())
+        for path, sha256, schema in (
+            (photos_path(contract, shard.name), shard.photos_sha256, PHOTOS),
+            (faces_path(contract, shard.name), shard.faces_sha256, FACES),
+            (embeddings_path(encoder.id, shard.name), shard.embeddings_sha256, vectors),
+        ):
+            table = from_parquet(storage.read(path, sha256=sha256), schema, where=path)
+            digest.update(repr(table.to_pylist()).encode())
     return digest.hexdigest()
