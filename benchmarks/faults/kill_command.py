@@ -17,7 +17,7 @@ from benchmarks.faults.invariants import problems_of_content, problems_of_store,
 
 __all__ = ["FAULT"]
 
-_LASTS_S = 45.0
+_LASTS_S = 25.0
 
 
 def keys(bench: Bench, long: bool) -> list[str]:
@@ -58,7 +58,9 @@ def _command(bench: Bench, store: Path) -> subprocess.Popen[bytes]:
     encoder = json.loads((bench.base / "stored/encoder.json").read_text())["id"]
     command = [str(Path(sys.executable).parent / "lookalike"), "build", bench.source, "--store", str(store)]
     command += ["--encoder", encoder, "--workers", "1", "--shard-photos", "4"]
-    env = os.environ | {"PREFECT_HOME": str(bench.work / "prefect" / uuid.uuid4().hex[:8])}
+    home = bench.work / "prefect" / uuid.uuid4().hex[:8]
+    home.mkdir(parents=True)
+    env = os.environ | {"PREFECT_HOME": str(home)}
     log = (bench.work / "command.log").open("ab")
     return subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True, cwd=bench.work)
 

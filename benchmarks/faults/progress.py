@@ -52,9 +52,9 @@ class Progress:
         return {entry["key"]: entry for entry in self._lines if entry["fault"] == fault}
 
     def missing(self, fault: str, keys: Iterable[str]) -> list[str]:
-        """The keys that have no result yet."""
+        """The keys that have no result yet; what was skipped is tried again."""
         there = self.of(fault)
-        return [key for key in keys if key not in there]
+        return [key for key in keys if "problems" not in there.get(key, {})]
 
     def _was_cut(self) -> bool:
         return self._path.exists() and self._path.read_bytes()[-1:] not in {b"", b"\n"}
