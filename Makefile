@@ -2,6 +2,7 @@
 # make check  lint, types, import contracts, format          make bench  measure the store named by STORE=
 # make lock   pin what pyproject.toml asks for; UPGRADE=1 takes the newest of everything
 # make s3-check   run the S3 tests against a one-node Ceph on loopback (root, Debian's ceph-mon ceph-osd radosgw ceph-common)
+# make faults break a store in every way there is, for hours; goes on where it was stopped
 # make setup TORCH_BACKEND=cpu   a CPU-only torch (6 GB of CUDA packages less); say it once, before anything else
 
 SHELL := /bin/bash
@@ -23,10 +24,10 @@ CUDA := ^(nvidia-|cuda-|triton==)
 
 timed = t0=$$(date +%s); echo "== $(1)"; $(2); echo "== $(1): done in $$(( $$(date +%s) - t0 )) s"
 
-.PHONY: help setup setup-dev demo test s3-check check format bench lock clean
+.PHONY: help setup setup-dev demo test s3-check check format bench faults lock clean
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"lookalike needs Python 3.11 or newer, got {sys.version.split()[0]}: run make with PYTHON=python3.11")'
@@ -64,6 +65,9 @@ format: setup-dev
 
 bench: setup
 	@$(BIN)/python -m benchmarks.retrieval --store $(STORE)
+
+faults: setup-dev
+	@$(BIN)/python -m benchmarks.faults --long --report docs/reliability.md $(FAULTS_ARGS)
 
 lock: | $(UV)
 	@if [ -n "$(UPGRADE)" ]; then rm -f $(VENV)/all.txt $(VENV)/dev.txt; else \

@@ -58,15 +58,39 @@ def cut_into_shards(
 
 
 def commit_shard(storage: Storage, *, contract: str, shard: str, photos: pa.Table, faces: pa.Table) -> ArtifactRef:
-    """Write a shard, faces first; where somebody else committed it meanwhile, theirs is kept."""
+    """Write a shard, faces first; where somebody else committed it meanwhile, theirs is kept.
+
+    Faces may be there of a run that was killed, or is under way, and that could read other photos than this one. They stay,
+    and photos that have other faces are committed as failed: a later build tries them again.
+    """
     face_bytes = to_parquet(faces, FACES, rows_a_group=_CROPS_A_GROUP)
-    photo_bytes = to_parquet(photos, PHOTOS)
     if find_shard(storage, contract=contract, shard=shard) is None:
-        storage.create(faces_path(contract, shard), face_bytes)
-        storage.create(photos_path(contract, shard), photo_bytes)
+        if not storage.create(faces_path(contract, shard), face_bytes):
+            there = read_faces(storage, contract=contract, shard=shard, columns=["face_id", "photo_sha256"])
+            photos = _agreeing(photos, mine=faces, there=there)
+        storage.create(photos_path(contract, shard), to_parquet(photos, PHOTOS))
     committed = find_shard(storage, contract=contract, shard=shard)
     assert committed is not None  # noqa: S101
     return committed
+
+
+def _agreeing(photos: pa.Table, *, mine: pa.Table, there: pa.Table) -> pa.Table:
+    """The photos' rows, those failed whose faces in `there` are not those in `mine`."""
+    ours, theirs = _faces_by_photo(mine), _faces_by_photo(there)
+    rows = photos.to_pylist()
+    for row in rows:
+        digest = row["photo_sha256"]
+        if row["status"] == "indexed" and ours.get(digest) != theirs.get(digest):
+            reason = "another run of its shard could not read it and came first; the next build tries again"
+            row |= {"status": "failed", "reason": reason, "num_faces": 0}
+    return pa.Table.from_pylist(rows, schema=PHOTOS)
+
+
+def _faces_by_photo(faces: pa.Table) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for row in faces.select(["photo_sha256", "face_id"]).to_pylist():
+        found.setdefault(row["photo_sha256"], set()).add(row["face_id"])
+    return found
 
 
 def find_shard(storage: Storage, *, contract: str, shard: str) -> ArtifactRef | None:

@@ -1,0 +1,85 @@
+"""kill -9 of the real `lookalike build`, Prefect and its children with it."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+from benchmarks.faults.bench import Bench, SkippedError
+from benchmarks.faults.fault import Fault
+from benchmarks.faults.invariants import problems_of_content, problems_of_store, snapshot
+
+__all__ = ["FAULT"]
+
+_LASTS_S = 25.0
+
+
+def keys(bench: Bench, long: bool) -> list[str]:
+    """In the short form the steps, not the command, run again after the first kill: that takes half of the time."""
+    return [f"command:{n}" for n in range(50)] if long else ["command:0", *(f"steps:{n}" for n in range(1, 2))]
+
+
+def run(bench: Bench, key: str) -> list[str]:
+    """Kill the command's process group at a moment of its first seconds; the rerun must end with the same content."""
+    again, _ = key.split(":")
+    with bench.fresh_store("second") as store:
+        shutil.copytree(bench.base / "encoders", store / "encoders")
+        before = snapshot(store)
+        lasts_s = _last_duration(bench)
+        with _command(bench, store) as process:
+            until = time.monotonic() + random.Random(key).uniform(0.2, 1.0) * lasts_s
+            while time.monotonic() < until and process.poll() is None:
+                time.sleep(0.02)
+            os.killpg(process.pid, signal.SIGKILL)
+        if again == "steps":
+            return bench.after(store, before)
+        problems = problems_of_store(store, before=before)
+        started = time.monotonic()
+        with _command(bench, store) as process:
+            code = process.wait(300)
+        _remember_duration(bench, time.monotonic() - started)
+        problems += [f"I4: the rerun ended with {code}"] * (code != 0)
+        problems += [f"after the rerun, {what}" for what in problems_of_store(store, before=before)]
+        return problems + problems_of_content(store, bench.expected)
+
+
+def twin(bench: Bench) -> list[str]:
+    """That of the kills at random moments: the command calls the same steps."""
+    raise SkippedError("the twin of the kills at random moments stands for this one, the command calls the same steps")
+
+
+def _command(bench: Bench, store: Path) -> subprocess.Popen[bytes]:
+    encoder = json.loads((bench.base / "stored/encoder.json").read_text())["id"]
+    command = [str(Path(sys.executable).parent / "lookalike"), "build", bench.source, "--store", str(store)]
+    command += ["--encoder", encoder, "--workers", "1", "--shard-photos", "4"]
+    home = bench.work / "prefect" / uuid.uuid4().hex[:8]
+    home.mkdir(parents=True)
+    env = os.environ | {"PREFECT_HOME": str(home)}
+    log = (bench.work / "command.log").open("ab")
+    return subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True, cwd=bench.work)
+
+
+def _last_duration(bench: Bench) -> float:
+    noted = bench.work / "command-seconds"
+    return min(float(noted.read_text()), 120.0) if noted.exists() else _LASTS_S
+
+
+def _remember_duration(bench: Bench, seconds: float) -> None:
+    (bench.work / "command-seconds").write_text(f"{seconds:.1f}")
+
+
+FAULT = Fault(
+    name="kill_command",
+    title="kill -9 of the real `lookalike build`",
+    how="SIGKILL to the process group of the command, Prefect's server and children with it, at a random moment",
+    guard="see kill -9 at random moments",
+    keys=keys,
+    run=run,
+    twin=twin,
+)

@@ -1,0 +1,96 @@
+"""The report of a run, for people: what was injected, how often, and what broke."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.faults.fault import Fault
+from benchmarks.faults.progress import Progress
+from benchmarks.machine import describe_machine
+
+__all__ = ["TWIN", "as_markdown", "summaries", "write_figures"]
+
+TWIN = "twin"
+"""The key of a fault's twin among its results."""
+
+_MARKS = ("<!-- figures -->\n", "<!-- end of figures -->\n")
+
+
+def summaries(faults: Sequence[Fault], progress: Progress, planned: dict[str, int | None]) -> list[dict[str, Any]]:
+    """A row a fault: trials planned, run and skipped, those that broke an invariant, and whether the twin went red."""
+    rows = []
+    for fault in faults:
+        results = progress.of(fault.name)
+        trials = {key: result for key, result in results.items() if key != TWIN}
+        broken = {key: result["problems"] for key, result in trials.items() if result.get("problems")}
+        reasons = sorted({result["skipped"] for result in results.values() if result.get("skipped")})
+        twin = results.get(TWIN, {})
+        rows.append(
+            {
+                "fault": fault.name,
+                "title": fault.title,
+                "planned": planned.get(fault.name),
+                "run": sum("problems" in result for result in trials.values()),
+                "broken": len(broken),
+                "first_broken": next(iter(broken.items()), None),
+                "twin_red": bool(twin["problems"]) if "problems" in twin else None,
+                "twin_said": (twin.get("problems") or [None])[0],
+                "skipped": reasons,
+                "seconds": round(sum(result.get("seconds", 0.0) for result in results.values()), 1),
+            }
+        )
+    return rows
+
+
+def as_markdown(faults: Sequence[Fault], rows: list[dict[str, Any]], *, command: str, code: str) -> str:
+    """The page's tables, the machine and the command."""
+    by_name = {fault.name: fault for fault in faults}
+    table = ["| fault | trials | broke an invariant | without its guard | seconds |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        done = f"{row['run']:,}" if row["run"] == row["planned"] else f"{row['run']:,} of {row['planned'] or '?':,}"
+        twin = {True: "red", False: "STAYED GREEN", None: "not run"}[row["twin_red"]]
+        table.append(
+            f"| {row['title']} | {done} | {row['broken']} of {row['run']:,} | {twin} | {row['seconds']:,.0f} |"
+        )
+    how = [
+        f"- **{by_name[r['fault']].title}**: {by_name[r['fault']].how}. Twin: {by_name[r['fault']].guard}" for r in rows
+    ]
+    how = [
+        f"{line}; it said “{row['twin_said']}”." if row["twin_said"] else f"{line}."
+        for line, row in zip(how, rows, strict=True)
+    ]
+    skipped = [f"- {row['title']}: {reason}." for row in rows for reason in row["skipped"]]
+    broken = [
+        f"- {row['title']}, {row['first_broken'][0]}: {'; '.join(row['first_broken'][1][:3])}"
+        for row in rows
+        if row["broken"]
+    ]
+    machine = [f"- {name}: {value}" for name, value in describe_machine().items()]
+    parts = [
+        *table,
+        "",
+        "### How",
+        *how,
+        "",
+        "### Skipped",
+        *(skipped or ["- nothing"]),
+        "",
+        "### Broken",
+        *(broken or ["- nothing"]),
+    ]
+    parts += [
+        "",
+        "### Machine",
+        *machine,
+        f"- command: `{command}`",
+        f"- code: {code}, a hash of `store/`, `tasks/steps/` and `benchmarks/faults/`",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def write_figures(page: Path, figures: str) -> None:
+    """Put the figures into a page, in place of those that stand between its marks; a new page has nothing else."""
+    text = page.read_text() if page.exists() else ""
+    before, _, rest = text.partition(_MARKS[0])
+    after = rest.partition(_MARKS[1])[2]
+    page.write_text(f"{before}{_MARKS[0]}{figures}{_MARKS[1]}{after}")
