@@ -109,10 +109,12 @@ def read_photos(storage: Storage, *, contract: str, shard: str) -> pa.Table:
     return from_parquet(storage.read(path), PHOTOS, where=storage.uri_of(path))
 
 
-def read_faces(storage: Storage, *, contract: str, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A shard's faces, FACES or some of its columns."""
+def read_faces(
+    storage: Storage, *, contract: str, shard: str, columns: Sequence[str] | None = None, sha256: str | None = None
+) -> pa.Table:
+    """A shard's faces, FACES or some of its columns; `sha256` is of the file, where a manifest names it."""
     path = faces_path(contract, shard)
-    return from_parquet(storage.read(path), FACES, where=storage.uri_of(path), columns=columns)
+    return from_parquet(storage.read(path, sha256=sha256), FACES, where=storage.uri_of(path), columns=columns)
 
 
 def commit_embeddings(storage: Storage, *, encoder: str, shard: str, table: pa.Table, dimension: int) -> ArtifactRef:

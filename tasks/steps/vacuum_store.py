@@ -7,6 +7,7 @@ that stay lose nothing whenever this is killed, and another run ends what was be
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 from store.errors import ManifestError, VersionError
@@ -29,6 +30,9 @@ from store.versions import (
 __all__ = ["Vacuumed", "vacuum_store"]
 
 _DAY_S = 86_400.0
+_UPLOAD = timedelta(days=1)
+"""No upload takes so long: its parts belong to a process that is gone."""
+
 _OF_A_PUBLISH = ("index.faiss", "faces.parquet", "photos.parquet", "report.html")
 
 
@@ -88,6 +92,7 @@ def vacuum_store(store: str, *, keep: int = 3, older_than_days: float = 0.0, dry
             add_removal(storage, wanted)
         done = _carry_out(storage)
         _sweep_abandoned(storage)
+        storage.abort_leftover_uploads(older_than=_UPLOAD)
         return done
 
 
