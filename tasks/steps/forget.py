@@ -77,7 +77,8 @@ def prove_forgotten(ticket: str | None, *, store: str, purged: Purged) -> dict[s
     prefect_files, prefect_hits = scan_prefect(begun.needles)
     hits = {kind: n + prefect_hits[kind] for kind, n in scan.hits.items()}
     again = purge_forgotten(storage)  # every row is asked again: nothing may be left to do
-    verified = not any(hits.values()) and not again.versions and not again.shards and not again.leftovers
+    left = bool(again.versions or again.shards or again.leftovers)
+    verified = not any(hits.values()) and not left
     facts = {
         "photos": len(begun.excluded.sha256s) or len(begun.excluded.uris) * bool(begun.excluded.shards),
         "faces": len(begun.excluded.face_ids),
@@ -95,6 +96,10 @@ def prove_forgotten(ticket: str | None, *, store: str, purged: Purged) -> dict[s
         facts["photos"] = 0
     audit = add_entry(storage, kind=begun.excluded.kind, tags=begun.excluded.tags, facts=facts)
     problems = [f"{n} needles of the kind {kind} were found" for kind, n in hits.items() if n]
+    if left:
+        problems.append(
+            "something came back while it was removed: run `lookalike forget --resume` when nothing else runs"
+        )
     problems += [f"{p.path}: {p.sentence}" for p in verify_audit(storage, last=audit)]
     return {
         **facts,

@@ -51,13 +51,15 @@ class Purged:
 
 
 def purge_forgotten(storage: Storage) -> Purged:
-    """Remove everything in the store that the tags tell of.
+    """Remove everything in the store that the tags tell of; nothing is touched where nobody was ever forgotten.
 
     Raises:
         StoreError: a file cannot be read; what is told of in it is filtered from every answer, and stays until it is gone.
         VersionError: versions kept changing.
     """
     replaced: set[int] = set()
+    if not read_forgotten(storage):
+        return Purged(versions=(), shards=0, leftovers=0)
     for _ in range(_ROUNDS):
         forgotten = read_forgotten(storage)
         affected = _affected_shards(storage, forgotten)
@@ -78,7 +80,8 @@ def purge_forgotten(storage: Storage) -> Purged:
         if name not in _KEPT_RUNS:
             storage.remove(f"runs/{name}")
     files = cache_folder() / "files"
-    purge_files([file.name for file in files.iterdir()] if files.is_dir() else [])
+    if not storage.local and files.is_dir():  # which of them were ours is not known after a kill; all can be had again
+        purge_files([file.name for file in files.iterdir()])
     leftovers = storage.abort_leftover_uploads(older_than=timedelta(0)) + storage.remove_old_versions()
     return Purged(versions=tuple(sorted(replaced)), shards=gone, leftovers=leftovers)
 

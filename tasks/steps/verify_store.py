@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from models.card import CardError, encoder_id, parse_card
+from store.audit import verify_audit
 from store.encoders import encoder_in_use, read_encoder, stored_encoders
 from store.errors import LookalikeError
 from store.forgotten import read_forgotten
@@ -76,6 +77,8 @@ def verify_store(store: str, *, version: int | None = None) -> Verified:
         _verify_current(storage, versions, found)
         _verify_builds(versions, found)
         _find_orphans(storage, numbers, versions, shards, found)
+        for problem in verify_audit(storage):
+            found.add(problem.path, problem.kind, problem.sentence)
     found.shards = shards.read
     return found
 

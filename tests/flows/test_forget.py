@@ -16,7 +16,7 @@ def test_the_command_forgets_a_photo_and_prefect_s_running_database_knows_it_no_
     from flows.query import query
     from tasks.steps.train_encoder import NetworkSettings, new_encoder
 
-    (home,) = tmp_path_factory.getbasetemp().glob("server*/home")
+    (home,) = tmp_path_factory.getbasetemp().glob("server[0-9]*/home")
     monkeypatch.setenv("PREFECT_HOME", str(home))
     pictures = sorted(drawn_people.rglob("*.jpg"))[:6]
     for picture in pictures:

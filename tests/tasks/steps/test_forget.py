@@ -15,7 +15,8 @@ from PIL import Image
 
 from store.audit import read_entries, verify_audit
 from store.errors import LookalikeError, VersionError
-from store.forgotten import Forgotten, read_forgotten
+from store.fingerprints import sha256_hex
+from store.forgotten import Forgotten, add_forgotten, forgotten_key, read_forgotten, tag
 from store.index_file import indexed_ids, load_index
 from store.layout import open_store
 from store.s3_requests import ask
@@ -394,11 +395,9 @@ def test_a_forget_killed_at_any_change_is_finished_by_the_next(
         except KeyboardInterrupt:
             pass
         DyingAt.left = 0
-        result = (
-            forget_now(Wish("photo", uri) if n % 2 else None, store=str(store))
-            if n > 2
-            else forget_now(Wish("photo", uri), store=str(store))
-        )
+        # before the tags are written there is nothing to finish but the wish itself
+        began = bool(read_forgotten(Storage(store)))
+        result = forget_now(None if began and n % 2 else Wish("photo", uri), store=str(store))
         assert result["verified"]
         assert traces(store, *words) == [], f"killed at change {n}"
         for number in (1, 2):
@@ -490,3 +489,61 @@ def test_on_s3_old_versions_of_objects_and_uploads_go_too(two: Any, photos: Path
         for one in listed["Versions"]
     )
     assert uri.encode() not in everything
+
+
+def test_nothing_is_touched_where_nobody_was_forgotten(two: Any) -> None:
+    storage = open_store(two.store)
+    storage.write("runs/training/job/checkpoint.json", b"{}")
+    result = forget_now(None, store=two.store)
+    assert (result["resumed"], result["verified"], result["versions_rewritten"]) == (True, True, [])
+    assert storage.exists("runs/training/job/checkpoint.json")
+
+
+def test_a_shard_that_was_computed_while_somebody_was_forgotten_is_not_kept(
+    own: Any, own_photos: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.steps import find_faces as step
+
+    new = paint(own_photos / "ann" / "8.png", 8)
+    sha256 = sha256_hex(new.read_bytes())
+    commit = step.commit_shard
+
+    def overtaken(storage: Storage, **what: Any) -> Any:
+        done = commit(storage, **what)
+        add_forgotten(storage, [tag(forgotten_key(storage), "photo", sha256)])
+        return done
+
+    monkeypatch.setattr(step, "commit_shard", overtaken)
+    plan = own.plan(own_photos)
+    with pytest.raises(LookalikeError, match="somebody was forgotten while this shard was computed; run the same"):
+        own.draft(plan)
+    monkeypatch.setattr(step, "commit_shard", commit)
+    assert traces(Path(own.store) / "photos", sha256) == []
+    own.build(own_photos)
+    assert "8.png" not in names(tables(open_store(own.store), 3)[1])
+
+
+def test_somebody_forgotten_at_the_very_moment_of_a_publish_is_gone_when_it_ends(
+    own: Any, own_photos: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.steps import publish_version as step
+
+    paint(own_photos / "ann" / "8.png", 8)
+    uri, publish = str(own_photos / "ann" / "1.png"), step.publish
+
+    def overtaken(storage: Storage, **what: Any) -> Any:
+        begin_forget(Wish("photo", uri), store=own.store)
+        return publish(storage, **what)
+
+    monkeypatch.setattr(step, "publish", overtaken)
+    assert own.build(own_photos) == 3
+    assert "1.png" not in names(tables(open_store(own.store), 3)[1])
+    assert traces(Path(own.store), uri) == []
+    everything_holds(open_store(own.store), (1, 2, 3))
+
+
+def test_verify_tells_of_a_changed_record(two: Any, photos: Path) -> None:
+    forget_now(Wish("photo", str(photos / "ann" / "1.png")), store=two.store)
+    storage = open_store(two.store)
+    storage.write("audit/000001.json", storage.read("audit/000001.json").replace(b'"photos": 1', b'"photos": 0'))
+    assert [(p.path, p.kind) for p in verify_store(two.store).problems] == [("audit/000001.json", "audit")]
