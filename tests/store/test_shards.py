@@ -146,13 +146,14 @@ def test_a_photo_whose_faces_a_killed_run_could_not_find_is_committed_as_failed(
             else {"uri": f"/p/{name}.jpg", "status": "failed", "reason": "cannot be read: OSError", "num_faces": 0}
             for name in "ab"
         ]
+        shape = {"box": [0.0] * 4, "landmarks": [0.0] * 10, "score": 1.0, "crop_origin": [0.0] * 2, "crop_scale": 1.0}
         faces: list[Row] = [
-            {"face_id": ord(n), "photo_sha256": n * 64, "uri": f"/p/{n}.jpg", "crop": b""} for n in read
+            {"face_id": ord(n), "photo_sha256": n * 64, "uri": f"/p/{n}.jpg", "crop": b"", "rotation": 0} | shape
+            for n in read
         ]
-        narrow = [{name: row.get(name) for name in FACES.names} for row in faces]
         return {
             "photos": pa.Table.from_pylist([{n: row.get(n) for n in PHOTOS.names} for row in photos], schema=PHOTOS),
-            "faces": pa.Table.from_pylist(narrow, schema=pa.schema([f.with_nullable(True) for f in FACES])),
+            "faces": pa.Table.from_pylist(faces, schema=FACES),
         }
 
     def dies(path: str, data: bytes) -> bool:
@@ -160,9 +161,10 @@ def test_a_photo_whose_faces_a_killed_run_could_not_find_is_committed_as_failed(
             raise KeyboardInterrupt
         return Storage.create(storage, path, data)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "create", dies)
-        commit_shard(storage, contract=CONTRACT, shard=shard, **found("a"))
+        with pytest.raises(KeyboardInterrupt):
+            commit_shard(storage, contract=CONTRACT, shard=shard, **found("a"))
     commit_shard(storage, contract=CONTRACT, shard=shard, **found("ab"))
     photos = read_photos(storage, contract=CONTRACT, shard=shard).to_pylist()
     assert [(row["status"], row["num_faces"]) for row in photos] == [("indexed", 1), ("failed", 0)]
