@@ -18,7 +18,7 @@ from benchmarks.faults.forks import Child, Ended, fork
 from benchmarks.faults.guards import remove_guards
 from benchmarks.faults.invariants import problems_of_content, problems_of_store, snapshot
 
-__all__ = ["STORES", "Bench", "SkippedError", "sample"]
+__all__ = ["STORES", "Bench", "SkippedError", "build", "import_steps", "sample"]
 
 STORES = ("empty", "second")
 """What a build meets: a store without a version, or with one of some other photos."""

@@ -18,12 +18,12 @@ from benchmarks.faults.invariants import problems_of_content, problems_of_store,
 __all__ = ["FAULT"]
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """Seeds of when and what is rewritten."""
     return [str(n) for n in range(50 if long else 2)]
 
 
-def run(bench: Bench, key: str) -> list[str]:
+def _run(bench: Bench, key: str) -> list[str]:
     """Rewrite three photos all the time while a build searches them; then it is quiet, and a rerun sees what is there."""
     work = bench.work / "trials" / uuid.uuid4().hex
     photos, store = work / "photos", work / "store"
@@ -42,7 +42,7 @@ def run(bench: Bench, key: str) -> list[str]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """A photo is known by its name alone: other bytes under that name are taken for the old ones."""
     work = bench.work / "trials" / uuid.uuid4().hex
     photos, store = work / "photos", work / "store"
@@ -104,7 +104,7 @@ FAULT = Fault(
     title="photos that change while they are read",
     how="another process rewrites three photos in place while a build lists, reads and searches them with the real detector",
     guard="a photo is known by its name alone, whatever its size and time",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

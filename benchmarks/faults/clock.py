@@ -13,12 +13,12 @@ from benchmarks.faults.invariants import problems_of_store, snapshot
 __all__ = ["FAULT"]
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """Three days back, and three days on."""
     return [f"{name}:{days}" for name in (STORES if long else STORES[1:]) for days in ("-3d", "+3d")]
 
 
-def run(bench: Bench, key: str) -> list[str]:
+def _run(bench: Bench, key: str) -> list[str]:
     """Build under the wrong clock what the right one has begun, and again under the right one."""
     name, days = key.split(":")
     with bench.fresh_store(name) as store:
@@ -27,7 +27,7 @@ def run(bench: Bench, key: str) -> list[str]:
         return problems + problems_of_store(store, before=before) + bench.after(store, before)
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """Versions numbered by the clock: half of the photos now, all of them three days ago."""
     some = bench.work / "some.txt"
     some.write_text("\n".join(str(path) for path in sorted(Path(bench.source).rglob("*_0000.jpg"))) + "\n")
@@ -53,7 +53,7 @@ FAULT = Fault(
     title="a clock 3 days off",
     how="libfaketime under a build in a process of its own",
     guard="versions are numbered by the clock",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

@@ -18,12 +18,12 @@ _DAMAGES = ("flip", "truncate", "zero_tail", "swap")
 _NO_HASH = {"manifest.json", "CURRENT"}
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """Mutations, each with its own file, place and kind."""
     return [str(n) for n in range(10_000 if long else 200)]
 
 
-def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
+def _run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     """Damage one file of a published version or its shards, read all of it in a child, and mend it."""
     store = _store(bench.work)
     draw = random.Random(int(key))
@@ -51,10 +51,10 @@ def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     )
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """Files are used whatever their hash is."""
     for key in range(60):
-        if problems := run(bench, str(key), without=["hash"]):
+        if problems := _run(bench, str(key), without=["hash"]):
             return problems
     return []
 
@@ -114,7 +114,7 @@ FAULT = Fault(
     how="one bit flipped, the end cut off or zeroed, or another file in its place, in one file of a version or its shards;"
     " all of the version is then read in a child",
     guard="bytes are used whatever hash was recorded for them",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

@@ -17,7 +17,7 @@ _STEP = 4096
 _PLENTY = f"size={64 << 20},nr_inodes=4096"
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """A disk of each size between what the store takes and what its build takes at its peak, in steps of 4 KiB."""
     found = []
     for name in STORES:
@@ -27,7 +27,7 @@ def keys(bench: Bench, long: bool) -> list[str]:
     return found if long else sample(found, 16, seed=3)
 
 
-def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
+def _run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     """Build on a disk of that size; then there is room again."""
     name, limit, value = key.split(":")
     with _disk(bench, _PLENTY) as disk, bench.fresh_store(name, under=disk) as store:
@@ -38,11 +38,11 @@ def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
         return bench.after(store, before)
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """Writes that report success on a full disk, on smaller and smaller disks."""
     _, most = _needed(bench, "empty")
     for size in range(most[0], 0, -_STEP):
-        if problems := run(bench, f"empty:size:{size}", without=["write_errors", "readback", "hash"]):
+        if problems := _run(bench, f"empty:size:{size}", without=["write_errors", "readback", "hash"]):
             return problems
     return []
 
@@ -103,7 +103,7 @@ FAULT = Fault(
     title="disk full",
     how="a tmpfs of every size, in steps of 4 KiB, and of every number of inodes between the store's and its build's peak",
     guard="a write that fails reports success, and nothing is read back or compared with its hash",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

@@ -17,13 +17,13 @@ __all__ = ["FAULT"]
 _BUILDS = 4
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """Both at once, or one killed between a shard's two files and the other coming after it."""
     count = 500 if long else 10
     return [f"race:{n}" for n in range(count)] + [f"killed:{n}" for n in range(count // 10)]
 
 
-def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
+def _run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     """Whichever was first is kept, and later builds try again what failed in it, until nothing is left to do."""
     kind = key.split(":", maxsplit=1)[0]
     with bench.fresh_store("empty") as store:
@@ -45,7 +45,7 @@ def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
         return [*problems, *problems_of_store(store), *problems_of_content(store, bench.expected)]
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """The second delivery overwrites the first, under a version that names its hash."""
     with bench.fresh_store("empty") as store:
         built = bench.build(store)
@@ -87,7 +87,7 @@ FAULT = Fault(
     how="two processes commit one shard at once, photos of it unreadable to one of them; and a first one that dies between"
     " the shard's two files",
     guard="a second delivery overwrites the first",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

@@ -20,13 +20,13 @@ _STEPS = ("open", "fsync", "link", "replace", "rename", "unlink", "mkdir")
 _PATIENCE_S = 3.0
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """Every call of open, fsync, link, replace, unlink and mkdir of a publish into each store."""
     found = [f"{name}:{step}" for name in STORES for step in range(1, _steps_of(bench.work, name) + 1)]
     return found if long else sample(found, 12, seed=5)
 
 
-def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
+def _run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     """Stop one build at a step of its publish, let another run, then let the first go on: one of them is published."""
     name, step = key.split(":")
     with bench.fresh_store(name) as store:
@@ -44,10 +44,10 @@ def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
         return problems + problems_of_store(store, before=before) + bench.after(store, before)
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """CURRENT is written whatever it holds."""
     for step in range(1, _steps_of(bench.work, "second") + 1, 3):
-        if problems := run(bench, f"second:{step}", without=["link", "swap"]):
+        if problems := _run(bench, f"second:{step}", without=["link", "swap"]):
             return problems
     return []
 
@@ -114,7 +114,7 @@ FAULT = Fault(
     title="each publish step held while another build runs through",
     how="SIGSTOP at every step of a publish that changes the disk, a whole other build, SIGCONT",
     guard="files overwrite what stands there, and CURRENT is written whatever it holds",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

@@ -13,7 +13,7 @@ __all__ = ["FAULT"]
 _CALLS = ("read", "pread64", "write", "pwrite64", "sendfile", "copy_file_range", "fsync", "fdatasync")
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """Every such call of a build of each store."""
     found = []
     for name in STORES:
@@ -26,7 +26,7 @@ def keys(bench: Bench, long: bool) -> list[str]:
     return found if long else sample(found, 20, seed=2)
 
 
-def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
+def _run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     """One call of a build fails; the build may fail with it, or go on where it does not matter."""
     name, call, number = key.split(":")
     with bench.fresh_store(name) as store:
@@ -37,11 +37,11 @@ def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
         return bench.after(store, before)
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """Writes that report success whatever happens; the last ones of a build, one after another, fail."""
-    last = max(int(key.split(":")[2]) for key in keys(bench, True) if key.startswith("empty:write:"))
+    last = max(int(key.split(":")[2]) for key in _keys(bench, True) if key.startswith("empty:write:"))
     for number in range(last, 0, -1):
-        if problems := run(bench, f"empty:write:{number}", without=["write_errors", "readback", "hash"]):
+        if problems := _run(bench, f"empty:write:{number}", without=["write_errors", "readback", "hash"]):
             return problems
     return []
 
@@ -51,7 +51,7 @@ FAULT = Fault(
     title="EIO on read, write, fsync",
     how="`strace --inject=CALL:error=EIO:when=K` for every read, write and fsync of a build",
     guard="a write that fails reports success, and nothing is read back or compared with its hash",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

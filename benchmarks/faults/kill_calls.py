@@ -11,7 +11,7 @@ from benchmarks.faults.tracing import DURABLE, calls_made, traced
 __all__ = ["FAULT"]
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """Every durable call of a build of each store, by its number among those of its name."""
     found = []
     for name in STORES:
@@ -25,7 +25,7 @@ def keys(bench: Bench, long: bool) -> list[str]:
     return found if long else sample(found, 30, seed=1)
 
 
-def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
+def _run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     """The kernel kills the build as it enters the call."""
     name, call, number = key.split(":")
     with bench.fresh_store(name) as store:
@@ -37,10 +37,10 @@ def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
         return bench.after(store, before)
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """Files written in place, half and half; killed at every fourth write until one was half."""
     for number in range(1, 80, 4):
-        if problems := run(bench, f"empty:write:{number}", without=["staging"]):
+        if problems := _run(bench, f"empty:write:{number}", without=["staging"]):
             return problems
     return []
 
@@ -50,7 +50,7 @@ FAULT = Fault(
     title="kill -9 at every durable system call",
     how="`strace --inject=CALL:signal=SIGKILL:when=K` for every write, fsync, link, rename, unlink, mkdir and file made",
     guard="files are written where they will be read instead of being moved into place whole",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

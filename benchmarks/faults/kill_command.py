@@ -20,12 +20,12 @@ __all__ = ["FAULT"]
 _LASTS_S = 25.0
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """In the short form the steps, not the command, run again after the first kill: that takes half of the time."""
     return [f"command:{n}" for n in range(50)] if long else ["command:0", *(f"steps:{n}" for n in range(1, 2))]
 
 
-def run(bench: Bench, key: str) -> list[str]:
+def _run(bench: Bench, key: str) -> list[str]:
     """Kill the command's process group at a moment of its first seconds; the rerun must end with the same content."""
     again, _ = key.split(":")
     with bench.fresh_store("second") as store:
@@ -49,7 +49,7 @@ def run(bench: Bench, key: str) -> list[str]:
         return problems + problems_of_content(store, bench.expected)
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """That of the kills at random moments: the command calls the same steps."""
     raise SkippedError("the twin of the kills at random moments stands for this one, the command calls the same steps")
 
@@ -79,7 +79,7 @@ FAULT = Fault(
     title="kill -9 of the real `lookalike build`",
     how="SIGKILL to the process group of the command, Prefect's server and children with it, at a random moment",
     guard="see kill -9 at random moments",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

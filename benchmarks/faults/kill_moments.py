@@ -13,12 +13,12 @@ from benchmarks.faults.invariants import snapshot
 __all__ = ["FAULT"]
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """Half of the kills meet each store."""
     return [f"{STORES[n % 2]}:{n}" for n in range(1000 if long else 30)]
 
 
-def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
+def _run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     """Kill a build at a moment drawn from the time that an undisturbed one took."""
     name = key.split(":", maxsplit=1)[0]
     lasts_s = _lasts_s(bench.work, name)
@@ -41,10 +41,10 @@ def _lasts_s(work: Path, name: str) -> float:
     return sorted(durations)[1]
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """Files written in place, half and half, until a kill falls between: surely soon."""
     for seed in range(400):
-        if problems := run(bench, f"empty:{seed}", without=["staging"]):
+        if problems := _run(bench, f"empty:{seed}", without=["staging"]):
             return problems
     return []
 
@@ -54,7 +54,7 @@ FAULT = Fault(
     title="kill -9 at random moments",
     how="SIGKILL to the process group of a build at a moment drawn from its duration",
     guard="files are written where they will be read instead of being moved into place whole",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

@@ -21,13 +21,13 @@ __all__ = ["FAULT"]
 _STEPS = {"vacuum": ("vacuum_store", "vacuum_store"), "rollback": ("roll_back", "roll_back")}
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """Every durable call of both."""
     found = [f"{kind}:{call}:{number}" for kind in _STEPS for call, number in _calls(bench.work, kind)]
     return found if long else sample(found, 10, seed=6)
 
 
-def run(bench: Bench, key: str, *, without: tuple[str, ...] = ()) -> list[str]:
+def _run(bench: Bench, key: str, *, without: tuple[str, ...] = ()) -> list[str]:
     """The kernel kills it as it enters the call; what is left is whole, and the same again runs through."""
     kind, call, number = key.split(":")
     with _two_versions(bench) as store:
@@ -42,7 +42,7 @@ def run(bench: Bench, key: str, *, without: tuple[str, ...] = ()) -> list[str]:
         return problems + bench.after(store, {})
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """A vacuum that takes what is needed first: the shards of all versions."""
     with _two_versions(bench) as store:
         for path in sorted((store / "faces").rglob("*.parquet")):
@@ -95,7 +95,7 @@ FAULT = Fault(
     title="kill -9 at every durable system call of a vacuum and a rollback",
     how="`strace --inject=CALL:signal=SIGKILL:when=K`; then the same again, and a build",
     guard="a shard goes before the versions that stand on it",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

@@ -16,13 +16,13 @@ _NOBODY = 65534
 _FOLDERS = ("photos", "faces", "embeddings", "versions", "runs")
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """The whole store by another user and read-only; and each of its folders by another user."""
     whole = [f"{how}:{name}" for how in ("nobody", "read_only") for name in STORES]
     return whole + [f"folder:{folder}" for folder in _FOLDERS]
 
 
-def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
+def _run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     """The build must end with a sentence and change nothing; allowed again, it runs through."""
     kind, name = key.split(":")
     with bench.fresh_store("second" if kind == "folder" else name) as store:
@@ -41,9 +41,9 @@ def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
         return problems + problems_of_store(store, before=before) + bench.after(store, before)
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """Nobody tries first whether the store can be written."""
-    return run(bench, "nobody:second", without=["probe"])
+    return _run(bench, "nobody:second", without=["probe"])
 
 
 def _warm(bench: Bench, store: Path) -> None:
@@ -88,7 +88,7 @@ FAULT = Fault(
     title="permissions",
     how="a build as user nobody on root's store or with one folder of root's in it, and on a store mounted read-only",
     guard="nobody tries first whether the store can be written",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

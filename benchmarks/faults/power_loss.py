@@ -15,7 +15,7 @@ from benchmarks.faults.tracing import traced
 __all__ = ["FAULT"]
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """After every call of a build of each store, what was not flushed in every state of DATA and NAMES."""
     found = [
         f"{name}:{count}:{data}:{names}"
@@ -27,7 +27,7 @@ def keys(bench: Bench, long: bool) -> list[str]:
     return found if long else sample(found, 80, seed=4)
 
 
-def run(bench: Bench, key: str, *, without: tuple[str, ...] = ()) -> list[str]:
+def _run(bench: Bench, key: str, *, without: tuple[str, ...] = ()) -> list[str]:
     """Lay out what is left, check it, and build again; after the last call the version must be there for good."""
     name, count, data, names = key.split(":")
     calls = _calls(bench, name, without)
@@ -41,10 +41,10 @@ def run(bench: Bench, key: str, *, without: tuple[str, ...] = ()) -> list[str]:
         shutil.rmtree(store)
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """A build that flushes nothing, at its end; names come, bytes do not."""
     calls = _calls(bench, "empty", ("fsync",))
-    return run(bench, f"empty:{len(calls)}:dropped:all", without=("fsync",))
+    return _run(bench, f"empty:{len(calls)}:dropped:all", without=("fsync",))
 
 
 @lru_cache(maxsize=8)
@@ -71,7 +71,7 @@ FAULT = Fault(
     how="strace's log of a build's calls, replayed at all prefixes; bytes not flushed dropped, zeroed, halved, reordered or"
     " kept, names not flushed absent, present or some of them",
     guard="nothing is flushed",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

@@ -16,12 +16,12 @@ __all__ = ["FAULT"]
 _PROCESSES = 8
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """Rounds; a new store each."""
     return [f"{STORES[n % 2]}:{n}" for n in range(500 if long else 10)]
 
 
-def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
+def _run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     """Exactly one is published, the others end with a sentence."""
     with bench.fresh_store(key.split(":", maxsplit=1)[0]) as store:
         before = snapshot(store)
@@ -34,10 +34,10 @@ def run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
         return problems + problems_of_store(store, before=before) + bench.after(store, before)
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """A few rounds in which files overwrite what stands there, and CURRENT is written whatever it holds."""
     for seed in range(20):
-        if problems := run(bench, f"second:{seed}", without=["link", "swap"]):
+        if problems := _run(bench, f"second:{seed}", without=["link", "swap"]):
             return problems
     return []
 
@@ -73,7 +73,7 @@ FAULT = Fault(
     title="publish races of 8 processes",
     how="a trial is a round: 8 processes with a checked draft each publish at the same moment",
     guard="files overwrite what stands there, and CURRENT is written whatever it holds",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

@@ -24,12 +24,12 @@ _PUBLISHES = 10
 _FACES = 3
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """A trial is so many publishes: 300 in all, or 20."""
     return [str(n) for n in range(30 if long else 2)]
 
 
-def run(bench: Bench, key: str, *, without: Sequence[str] = (), in_place: bool = False) -> list[str]:
+def _run(bench: Bench, key: str, *, without: Sequence[str] = (), in_place: bool = False) -> list[str]:
     """Publish one version after another, each marked all over by its number, while four readers open CURRENT."""
     with bench.fresh_store("second") as store:
         before = {} if in_place or _vacuum() else snapshot(store)
@@ -43,10 +43,10 @@ def run(bench: Bench, key: str, *, without: Sequence[str] = (), in_place: bool =
         ]
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """One version, overwritten in place, read whatever its hash is."""
     for key in range(10):
-        if problems := run(bench, str(key), without=["hash"], in_place=True):
+        if problems := _run(bench, str(key), without=["hash"], in_place=True):
             return problems
     return []
 
@@ -165,7 +165,7 @@ FAULT = Fault(
     " vacuum, and"
     f" {_READERS} processes that open CURRENT all the time",
     guard="one version is overwritten in place and read whatever its hash is",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

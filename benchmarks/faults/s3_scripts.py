@@ -17,12 +17,12 @@ _STORE = "s3://faces/store"
 _FAULTS, _REQUESTS = 12, 200
 
 
-def keys(bench: Bench, long: bool) -> list[str]:
+def _keys(bench: Bench, long: bool) -> list[str]:
     """Half of the scripts meet each store."""
-    return [f"{STORES[n % 2]}:{n}" for n in range(1000 if long else 20)]
+    return [f"{STORES[n % 2]}:{n}" for n in range(1000 if long else 12)]
 
 
-def run(bench: Bench, key: str, *, without: Sequence[str] = (), flips: Sequence[tuple[str, int]] = ()) -> list[str]:
+def _run(bench: Bench, key: str, *, without: Sequence[str] = (), flips: Sequence[tuple[str, int]] = ()) -> list[str]:
     """Build through the script, look past the proxy, build again without faults, look again."""
     name, seed = key.split(":")
     with bench.fresh_store(name) as start, bench.fresh_store("empty") as found, bench.fresh_store("empty") as end:
@@ -36,7 +36,7 @@ def run(bench: Bench, key: str, *, without: Sequence[str] = (), flips: Sequence[
         return problems + problems_of_content(end, bench.expected)
 
 
-def twin(bench: Bench) -> list[str]:
+def _twin(bench: Bench) -> list[str]:
     """What S3 sends is believed: a bit flips in each answer, where Parquet names its writer and no page checksum looks."""
     flips: list[tuple[str, int]] = []
     with bench.fresh_store("second") as store:
@@ -44,7 +44,7 @@ def twin(bench: Bench) -> list[str]:
         assert built.error is None, built.error
         for path in store.glob("embeddings/*/*.parquet"):
             flips.append((str(path.relative_to(store)), path.read_bytes().rindex(b"parquet-cpp")))
-    return run(bench, "second:0", without=["hash", "answers"], flips=flips)
+    return _run(bench, "second:0", without=["hash", "answers"], flips=flips)
 
 
 def _through(
@@ -103,7 +103,7 @@ FAULT = Fault(
     how=f"a script of {_FAULTS} faults over the first {_REQUESTS} requests of a build: delays, resets, truncated, short and"
     " flipped bodies, 500, 503, 409, an error under 200, lost replies and stale listings",
     guard="what S3 sends is believed, whatever its ETag and hash",
-    keys=keys,
-    run=run,
-    twin=twin,
+    keys=_keys,
+    run=_run,
+    twin=_twin,
 )

@@ -35,12 +35,14 @@ from tasks.steps.write_index import write_index
 
 __all__ = [
     "SHARD_PHOTOS",
+    "Stored",
     "build",
     "commit_first_shard",
     "commit_stored_shard",
     "draft_version",
     "fail_photos",
     "load_stored",
+    "main",
     "publish_version",
 ]
 

@@ -134,3 +134,39 @@ def test_the_first_embeddings_committed_are_kept(tmp_path: Path) -> None:
     found = find_embeddings(storage, encoder="e", shard="s", dimension=2)
     assert found is not None
     assert found.rows == 1
+
+
+def test_a_photo_whose_faces_a_killed_run_could_not_find_is_committed_as_failed(tmp_path: Path) -> None:
+    storage, shard = Storage(tmp_path), "a" * 32
+
+    def found(read: Sequence[str]) -> dict[str, pa.Table]:
+        photos: list[Row] = [
+            {"uri": f"/p/{name}.jpg", "photo_sha256": name * 64, "status": "indexed", "num_faces": 1}
+            if name in read
+            else {"uri": f"/p/{name}.jpg", "status": "failed", "reason": "cannot be read: OSError", "num_faces": 0}
+            for name in "ab"
+        ]
+        shape = {"box": [0.0] * 4, "landmarks": [0.0] * 10, "score": 1.0, "crop_origin": [0.0] * 2, "crop_scale": 1.0}
+        faces: list[Row] = [
+            {"face_id": ord(n), "photo_sha256": n * 64, "uri": f"/p/{n}.jpg", "crop": b"", "rotation": 0} | shape
+            for n in read
+        ]
+        return {
+            "photos": pa.Table.from_pylist([{n: row.get(n) for n in PHOTOS.names} for row in photos], schema=PHOTOS),
+            "faces": pa.Table.from_pylist(faces, schema=FACES),
+        }
+
+    def dies(path: str, data: bytes) -> bool:
+        if path.startswith("photos/"):
+            raise KeyboardInterrupt
+        return Storage.create(storage, path, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "create", dies)
+        with pytest.raises(KeyboardInterrupt):
+            commit_shard(storage, contract=CONTRACT, shard=shard, **found("a"))
+    commit_shard(storage, contract=CONTRACT, shard=shard, **found("ab"))
+    photos = read_photos(storage, contract=CONTRACT, shard=shard).to_pylist()
+    assert [(row["status"], row["num_faces"]) for row in photos] == [("indexed", 1), ("failed", 0)]
+    assert "another run of its shard could not read it" in photos[1]["reason"]
+    assert read_faces(storage, contract=CONTRACT, shard=shard, columns=["face_id"]).num_rows == 1

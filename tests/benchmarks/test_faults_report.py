@@ -1,0 +1,39 @@
+from pathlib import Path
+
+from benchmarks.faults.fault import Fault
+from benchmarks.faults.progress import Progress
+from benchmarks.faults.report import TWIN, as_markdown, summaries, write_figures
+
+FAULT = Fault("f", "a fault", "done so", "nothing guards", lambda *_: ["1", "2"], lambda *_: [], lambda *_: [])
+
+
+def test_a_stopped_run_goes_on_and_results_of_other_code_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    progress = Progress(path, "code")
+    progress.add("f", "1", problems=[], seconds=1.0)
+    progress.add("f", "2", skipped="strace is not installed")
+    path.write_text(path.read_text() + '{"cut')
+    again = Progress(path, "code")
+    assert again.missing("f", ["1", "2", "3"]) == ["2", "3"]
+    again.add("f", "2", problems=[])
+    assert Progress(path, "code").missing("f", ["1", "2", "3"]) == ["3"]
+    assert Progress(path, "other code").missing("f", ["1"]) == ["1"]
+
+
+def test_the_report_prints_n_beside_every_zero_and_what_broke(tmp_path: Path) -> None:
+    progress = Progress(tmp_path / "long.jsonl", "code")
+    progress.add("f", "1", problems=[], seconds=1.0)
+    progress.add("f", TWIN, problems=["I2: half a file"], seconds=1.0)
+    rows = summaries([FAULT], progress, {"f": 2})
+    assert "| a fault | 1 of 2 | 0 of 1 | red | 2 |" in as_markdown([FAULT], rows, command="make faults", code="code")
+    progress.add("f", "2", problems=["I4: other content"], seconds=1.0)
+    text = as_markdown([FAULT], summaries([FAULT], progress, {"f": 2}), command="make faults", code="code")
+    assert "| a fault | 2 | 1 of 2 | red | 3 |" in text
+    assert "- a fault, 2: I4: other content" in text
+
+
+def test_figures_take_the_place_of_older_ones_in_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Before\n<!-- figures -->\nold\n<!-- end of figures -->\nafter\n")
+    write_figures(page, "new\n")
+    assert page.read_text() == "# Before\n<!-- figures -->\nnew\n<!-- end of figures -->\nafter\n"
