@@ -237,7 +237,8 @@ def put(storage: Storage, number: int, name: str, data: bytes) -> None:
 
 def reindexed(change: Callable[[Any, Any], tuple[Any, Any]], name: str) -> Fault:
     def fault(storage: Storage, rng: random.Random) -> None:
-        found = flat_vectors(load_index(storage.read("versions/000002/index.faiss"), where="x"))
+        index = load_index(storage.read("versions/000002/index.faiss"), where="x")
+        found = flat_vectors(index)  # it looks into the index
         assert found is not None
         put(storage, 2, "index.faiss", build_exact_index(*change(found[0].copy(), found[1].copy())))
 
