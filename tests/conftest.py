@@ -103,6 +103,8 @@ def prefect_api(prefect_server: str) -> Iterator[str]:
 @contextlib.contextmanager
 def reached_through(url: str) -> Iterator[None]:
     """S3 at this address, found through the environment only."""
+    from s3fs import S3FileSystem
+
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "AWS_ENDPOINT_URL": url,
@@ -112,7 +114,9 @@ def reached_through(url: str) -> Iterator[None]:
             "AWS_EC2_METADATA_DISABLED": "true",
         }.items():
             patch.setenv(name, value)
+        S3FileSystem.clear_instance_cache()  # Prefect's results go through fsspec, which remembers an endpoint
         yield
+        S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="module")
