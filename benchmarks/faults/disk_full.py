@@ -95,7 +95,9 @@ def _mount(*args: str) -> None:
     except FileNotFoundError as error:
         raise SkippedError("mount is not installed") from error
     except subprocess.CalledProcessError as error:
-        raise SkippedError(f"this system forbids mounting ({error.stderr.decode(errors='replace').strip()})") from error
+        raise SkippedError(
+            f"this system forbids mounting ({error.stderr.decode(errors='replace').splitlines()[0]})"
+        ) from error
 
 
 FAULT = Fault(

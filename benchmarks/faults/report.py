@@ -47,7 +47,7 @@ def as_markdown(faults: Sequence[Fault], rows: list[dict[str, Any]], *, command:
     by_name = {fault.name: fault for fault in faults}
     table = ["| fault | trials | broke an invariant | without its guard | seconds |", "| --- | --- | --- | --- | --- |"]
     for row in rows:
-        done = f"{row['run']:,}" if row["run"] == row["planned"] else f"{row['run']:,} of {row['planned'] or '?':,}"
+        done = f"{row['run']:,}" if row["run"] == row["planned"] else f"{row['run']:,} of {row['planned'] or 0:,}"
         twin = {True: "red", False: "STAYED GREEN", None: "not run"}[row["twin_red"]]
         table.append(
             f"| {row['title']} | {done} | {row['broken']} of {row['run']:,} | {twin} | {row['seconds']:,.0f} |"

@@ -37,3 +37,11 @@ def test_figures_take_the_place_of_older_ones_in_a_page(tmp_path: Path) -> None:
     page.write_text("# Before\n<!-- figures -->\nold\n<!-- end of figures -->\nafter\n")
     write_figures(page, "new\n")
     assert page.read_text() == "# Before\n<!-- figures -->\nnew\n<!-- end of figures -->\nafter\n"
+
+
+def test_a_fault_that_cannot_be_injected_is_listed_with_its_reason(tmp_path: Path) -> None:
+    progress = Progress(tmp_path / "long.jsonl", "code")
+    progress.add("f", TWIN, skipped="strace is not installed")
+    text = as_markdown([FAULT], summaries([FAULT], progress, {"f": None}), command="make faults", code="code")
+    assert "- a fault: strace is not installed." in text
+    assert "| a fault | 0 of 0 | 0 of 0 | not run | 0 |" in text
