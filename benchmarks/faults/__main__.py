@@ -8,6 +8,7 @@ twin stayed green.
 
 import argparse
 import json
+import random
 import shutil
 import sys
 import tempfile
@@ -74,6 +75,7 @@ def _run(fault: Fault, bench: Bench, progress: Progress, *, long: bool, until: f
     except SkippedError as skipped:
         progress.add(fault.name, TWIN, skipped=str(skipped))
         return None
+    random.Random(fault.name).shuffle(keys)  # a run that is stopped early has seen some of everything
     for key in progress.missing(fault.name, [TWIN, *keys]):
         if until is not None and time.monotonic() > until:
             break

@@ -22,9 +22,9 @@ def _keys(bench: Bench, long: bool) -> list[str]:
     found = []
     for name in STORES:
         least, most = _needed(bench, name)
-        found += [f"{name}:size:{size}" for size in range(least[0], most[0] + _STEP, _STEP)]
+        found += [f"{name}:size:{size}" for size in range(max(_STEP, least[0]), most[0] + _STEP, _STEP)]
         found += [f"{name}:nr_inodes:{count}" for count in range(least[1], most[1] + 1)]
-    return found if long else sample(found, 16, seed=3)
+    return found if long else sample(found, 12, seed=3)
 
 
 def _run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
@@ -95,7 +95,9 @@ def _mount(*args: str) -> None:
     except FileNotFoundError as error:
         raise SkippedError("mount is not installed") from error
     except subprocess.CalledProcessError as error:
-        raise SkippedError(f"this system forbids mounting ({error.stderr.decode(errors='replace').strip()})") from error
+        raise SkippedError(
+            f"this system forbids mounting ({error.stderr.decode(errors='replace').splitlines()[0]})"
+        ) from error
 
 
 FAULT = Fault(

@@ -24,7 +24,7 @@ def _keys(bench: Bench, long: bool) -> list[str]:
         for data in DATA
         for names in NAMES
     ]
-    return found if long else sample(found, 80, seed=4)
+    return found if long else sample(found, 60, seed=4)
 
 
 def _run(bench: Bench, key: str, *, without: tuple[str, ...] = ()) -> list[str]:

@@ -1,5 +1,6 @@
 """The report of a run, for people: what was injected, how often, and what broke."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ __all__ = ["TWIN", "as_markdown", "summaries", "write_figures"]
 TWIN = "twin"
 """The key of a fault's twin among its results."""
 
+_OF_A_TRIAL = re.compile(r"/\S*?/(?:trials|read_only|disks/[0-9a-f]{32})/[0-9a-f]{32}")
 _MARKS = ("<!-- figures -->\n", "<!-- end of figures -->\n")
 
 
@@ -32,9 +34,9 @@ def summaries(faults: Sequence[Fault], progress: Progress, planned: dict[str, in
                 "planned": planned.get(fault.name),
                 "run": sum("problems" in result for result in trials.values()),
                 "broken": len(broken),
-                "first_broken": next(iter(broken.items()), None),
+                "first_broken": next(((key, [*map(_without_paths, said)]) for key, said in broken.items()), None),
                 "twin_red": bool(twin["problems"]) if "problems" in twin else None,
-                "twin_said": (twin.get("problems") or [None])[0],
+                "twin_said": _without_paths((twin.get("problems") or [""])[0]),
                 "skipped": reasons,
                 "seconds": round(sum(result.get("seconds", 0.0) for result in results.values()), 1),
             }
@@ -42,12 +44,17 @@ def summaries(faults: Sequence[Fault], progress: Progress, planned: dict[str, in
     return rows
 
 
+def _without_paths(said: str) -> str:
+    """A problem without this machine's folders."""
+    return _OF_A_TRIAL.sub("STORE", said)[:240]
+
+
 def as_markdown(faults: Sequence[Fault], rows: list[dict[str, Any]], *, command: str, code: str) -> str:
     """The page's tables, the machine and the command."""
     by_name = {fault.name: fault for fault in faults}
     table = ["| fault | trials | broke an invariant | without its guard | seconds |", "| --- | --- | --- | --- | --- |"]
     for row in rows:
-        done = f"{row['run']:,}" if row["run"] == row["planned"] else f"{row['run']:,} of {row['planned'] or '?':,}"
+        done = f"{row['run']:,}" if row["run"] == row["planned"] else f"{row['run']:,} of {row['planned'] or 0:,}"
         twin = {True: "red", False: "STAYED GREEN", None: "not run"}[row["twin_red"]]
         table.append(
             f"| {row['title']} | {done} | {row['broken']} of {row['run']:,} | {twin} | {row['seconds']:,.0f} |"

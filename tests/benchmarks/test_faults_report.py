@@ -26,10 +26,10 @@ def test_the_report_prints_n_beside_every_zero_and_what_broke(tmp_path: Path) ->
     progress.add("f", TWIN, problems=["I2: half a file"], seconds=1.0)
     rows = summaries([FAULT], progress, {"f": 2})
     assert "| a fault | 1 of 2 | 0 of 1 | red | 2 |" in as_markdown([FAULT], rows, command="make faults", code="code")
-    progress.add("f", "2", problems=["I4: other content"], seconds=1.0)
+    progress.add("f", "2", problems=[f"I4: /home/me/trials/{'0' * 32}/photos"], seconds=1.0)
     text = as_markdown([FAULT], summaries([FAULT], progress, {"f": 2}), command="make faults", code="code")
     assert "| a fault | 2 | 1 of 2 | red | 3 |" in text
-    assert "- a fault, 2: I4: other content" in text
+    assert "- a fault, 2: I4: STORE/photos" in text
 
 
 def test_figures_take_the_place_of_older_ones_in_a_page(tmp_path: Path) -> None:
@@ -37,3 +37,11 @@ def test_figures_take_the_place_of_older_ones_in_a_page(tmp_path: Path) -> None:
     page.write_text("# Before\n<!-- figures -->\nold\n<!-- end of figures -->\nafter\n")
     write_figures(page, "new\n")
     assert page.read_text() == "# Before\n<!-- figures -->\nnew\n<!-- end of figures -->\nafter\n"
+
+
+def test_a_fault_that_cannot_be_injected_is_listed_with_its_reason(tmp_path: Path) -> None:
+    progress = Progress(tmp_path / "long.jsonl", "code")
+    progress.add("f", TWIN, skipped="strace is not installed")
+    text = as_markdown([FAULT], summaries([FAULT], progress, {"f": None}), command="make faults", code="code")
+    assert "- a fault: strace is not installed." in text
+    assert "| a fault | 0 of 0 | 0 of 0 | not run | 0 |" in text
