@@ -21,7 +21,7 @@ from store.web import fetch, is_web, look_up
 __all__ = ["ListedPhoto", "Listing", "check_source", "list_source", "read_asked", "read_uri"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ListedPhoto:
     """One photo as a listing shows it, unread.
 
