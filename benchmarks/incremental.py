@@ -50,35 +50,37 @@ _QUICK_SIZES = ((1_000, 512), (10_000, 512))
 
 
 def measure_builds(photos: Path, *, count: int, encoder: str | None, rounds: int) -> Row:
-    """Seconds of a full build, of one with nothing new and of one with 1 % new, as often as asked; and their ratios."""
+    """Seconds of a full build, then of builds with nothing new and with 1 % new, as often as asked; and their ratios."""
     paths = sorted(p for p in photos.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
-    if len(paths) < 100:
-        raise SystemExit(f"{photos}: {len(paths)} photos, wanted at least 100")
-    late = max(1, min(count, len(paths)) // 100)
-    chosen = random.Random(0).sample(paths, min(count, len(paths) - late) + late)
+    late = max(1, count // 100)
+    if len(paths) < count + rounds * late:
+        raise SystemExit(f"{photos}: {len(paths)} photos, wanted {count + rounds * late}; give fewer with --count")
+    chosen = random.Random(0).sample(paths, count + rounds * late)
     kinds: dict[str, list[float]] = {"full": [], "none": [], "one_percent": []}
-    for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            source, store = Path(folder, "photos"), str(Path(folder, "store"))
-            source.mkdir()
-            identity = encoder or new_encoder(store, settings=NetworkSettings(width=0.25, dimension=128))
-            _link(chosen[late:], source)
-            kinds["full"].append(_build(source, store, identity))
-            kinds["none"].append(_build(source, store, None))
-            _link(chosen[:late], source)
-            kinds["one_percent"].append(_build(source, store, None))
-    full = statistics.median(kinds["full"])
+    stages: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        source, store = Path(folder, "photos"), str(Path(folder, "store"))
+        source.mkdir()
+        identity = encoder or new_encoder(store, settings=NetworkSettings(width=0.25, dimension=128))
+
+        def build(kind: str, more: list[Path], encoder: str | None = None) -> None:
+            for path in more:
+                os.symlink(path.resolve(), source / path.name)
+            stages[kind] = _build(source, store, encoder)
+            kinds[kind].append(stages[kind]["total"])
+
+        build("full", chosen[:count], identity)
+        for n in range(rounds):
+            build("none", [])
+            build("one_percent", chosen[count + n * late : count + (n + 1) * late])
+    full = kinds["full"][0]
     ratios = {kind: round(statistics.median(kinds[kind]) / full, 4) for kind in ("one_percent", "none")}
     seconds = {kind: [round(s, 2) for s in values] for kind, values in kinds.items()}
-    return {"photos": len(chosen) - late, "new": late, "seconds": seconds, **ratios}
+    return {"photos": count, "new": late, "seconds": seconds, "last_stages": stages, **ratios}
 
 
-def _link(paths: list[Path], folder: Path) -> None:
-    for path in paths:
-        os.symlink(path.resolve(), folder / path.name)
-
-
-def _build(source: Path, store: str, encoder: str | None) -> float:
+def _build(source: Path, store: str, encoder: str | None) -> dict[str, float]:
+    """Seconds a stage, as the command tells them."""
     command = [sys.executable, "-m", "app.cli", "build", str(source), "--store", store, "--json"]
     done = subprocess.run(
         command + (["--encoder", encoder] if encoder else []), capture_output=True, text=True, check=False
@@ -86,7 +88,8 @@ def _build(source: Path, store: str, encoder: str | None) -> float:
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
     result = json.loads(done.stdout.strip().rsplit("\n", 1)[-1])
-    return float(result["seconds"]["total"])
+    seconds: dict[str, float] = result["seconds"]
+    return seconds
 
 
 # Sizes
@@ -224,7 +227,7 @@ def _face(photo: Row, rng: np.random.Generator) -> Row:
 
 def _print(result: Row) -> None:
     if builds := result.get("builds"):
-        print(f"{builds['photos']} real photos, the whole flow, {len(builds['seconds']['full'])} rounds:")
+        print(f"{builds['photos']} real photos, the whole flow, {len(builds['seconds']['none'])} rounds:")
         for kind, seconds in builds["seconds"].items():
             share = "" if kind == "full" else f"  {100 * builds[kind]:.1f} % of the full build"
             spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
@@ -253,7 +256,7 @@ def main() -> None:
         return
     result: Row = {"machine": describe_machine(), "one_percent": None, "none": None}
     if args.photos:
-        count, rounds = (200, 1) if args.quick else (args.count, args.rounds)
+        count, rounds = (200, 2) if args.quick else (args.count, args.rounds)
         builds = measure_builds(args.photos, count=count, encoder=args.encoder, rounds=rounds)
         result |= {"builds": builds, "one_percent": builds["one_percent"], "none": builds["none"]}
     result["sizes"] = measure_sizes(_QUICK_SIZES if args.quick else _SIZES)
