@@ -141,6 +141,8 @@ def run_once_behind_wall(
         PhotoKilledError: the process died; the message says of what.
         Exception: what the function raises.
     """
+    from concurrent.futures.process import BrokenProcessPool  # noqa: PLC0415
+
     from pebble import ProcessExpired, ProcessPool  # noqa: PLC0415
 
     context = _spawn()
@@ -151,6 +153,8 @@ def run_once_behind_wall(
         except ProcessExpired as died:
             reason = _reason(died.exitcode, budget) or f"the decoder died of it ({_cause(died.exitcode)})"
             raise PhotoKilledError(reason) from died
+        except BrokenProcessPool as died:  # the pool noticed first, and does not say of what
+            raise PhotoKilledError("the decoder died of it") from died
     return result
 
 

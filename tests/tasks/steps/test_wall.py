@@ -232,7 +232,7 @@ def test_no_journal_stays_behind(pool: None, monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.mark.parametrize(
     ("kind", "match"),
-    [("segfault", r"died of it \(SIGSEGV\)"), ("spins", r"more than 0.5 s of processor time")],
+    [("segfault", r"died of it"), ("spins", r"more than 0.5 s of processor time")],
 )
 def test_one_photo_may_be_decoded_in_a_process_of_its_own(kind: str, match: str) -> None:
     import wall_steps
