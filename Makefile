@@ -17,6 +17,7 @@ UV := $(BIN)/uv
 TORCH_BACKEND ?=
 STORE ?= lookalike-store
 UPGRADE ?=
+TEST_WORKERS ?= 2
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend $(TORCH_BACKEND))
 
 LOCKED := \# Pinned by 'make lock' from pyproject.toml, for Python 3.11 and newer. Do not edit.
@@ -48,7 +49,7 @@ demo: setup
 	@$(call timed,the demo,$(BIN)/lookalike demo)
 
 test: setup-dev
-	@$(call timed,the tests,$(BIN)/python -m pytest $(PYTEST_ARGS))
+	@$(call timed,the tests,$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS))
 
 s3-check: setup-dev
 	@folder=$$(mktemp -d); trap "benchmarks/faults/radosgw.sh stop $$folder; rm -rf $$folder" EXIT; \

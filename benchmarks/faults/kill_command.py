@@ -21,13 +21,11 @@ _LASTS_S = 25.0
 
 
 def _keys(bench: Bench, long: bool) -> list[str]:
-    """In the short form the steps, not the command, run again after the first kill: that takes half of the time."""
-    return [f"command:{n}" for n in range(50)] if long else ["command:0", *(f"steps:{n}" for n in range(1, 2))]
+    return [str(n) for n in range(50 if long else 1)]
 
 
 def _run(bench: Bench, key: str) -> list[str]:
     """Kill the command's process group at a moment of its first seconds; the rerun must end with the same content."""
-    again, _ = key.split(":")
     with bench.fresh_store("second") as store:
         shutil.copytree(bench.base / "encoders", store / "encoders")
         before = snapshot(store)
@@ -37,8 +35,6 @@ def _run(bench: Bench, key: str) -> list[str]:
             while time.monotonic() < until and process.poll() is None:
                 time.sleep(0.02)
             os.killpg(process.pid, signal.SIGKILL)
-        if again == "steps":
-            return bench.after(store, before)
         problems = problems_of_store(store, before=before)
         started = time.monotonic()
         with _command(bench, store) as process:

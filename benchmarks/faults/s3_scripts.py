@@ -19,7 +19,7 @@ _FAULTS, _REQUESTS = 12, 200
 
 def _keys(bench: Bench, long: bool) -> list[str]:
     """Half of the scripts meet each store."""
-    return [f"{STORES[n % 2]}:{n}" for n in range(1000 if long else 12)]
+    return [f"{STORES[n % 2]}:{n}" for n in range(1000 if long else 8)]
 
 
 def _run(bench: Bench, key: str, *, without: Sequence[str] = (), flips: Sequence[tuple[str, int]] = ()) -> list[str]:
