@@ -113,18 +113,19 @@ def draft_version(store: str, source: str, stored: str, *, search: bool = False)
 
 
 def commit_first_shard(store: str, source: str, known: Stored, *, waits: int | None) -> None:
-    """Commit the first shard of a plan and nothing more, once somebody has closed the other end of `waits`."""
+    """Commit the first shard of a plan that has a face, and nothing more, once somebody has closed the other end of `waits`."""
     contract = Contract()
     listed = list_photos(source, store=store)
     plan = plan_build(listed, store=store, contract=contract, encoder=known.encoder.id, shard_photos=SHARD_PHOTOS)
-    request = (*plan.requests, *plan.finished, *plan.kept)[0]
     storage = open_store(store, create=True)
-    if request in plan.kept:
-        rows = list(known.photos.values())
-        names = read_photos(storage, contract=contract.id, shard=shard_of(request)).column("uri").to_pylist()
-        rows = [row for row in rows if row["uri"] in names]
-    else:
-        rows = from_parquet(storage.read(storage.path_of(request.uri)), LISTING, where=request.uri).to_pylist()
+    for request in (*plan.requests, *plan.finished, *plan.kept):
+        if request in plan.kept:
+            names = read_photos(storage, contract=contract.id, shard=shard_of(request)).column("uri").to_pylist()
+            rows = [row for row in known.photos.values() if row["uri"] in names]
+        else:
+            rows = from_parquet(storage.read(storage.path_of(request.uri)), LISTING, where=request.uri).to_pylist()
+        if any(known.photos[row["uri"]]["status"] in {"indexed", "failed"} for row in rows):  # failed: by `fail_photos`
+            break
     if waits is not None:
         os.read(waits, 1)
     commit_stored_shard(storage, known, contract.id, shard_of(request), rows)
