@@ -26,7 +26,7 @@ def test_the_report_prints_n_beside_every_zero_and_what_broke(tmp_path: Path) ->
     progress.add("f", TWIN, problems=["I2: half a file"], seconds=1.0)
     rows = summaries([FAULT], progress, {"f": 2})
     assert "| a fault | 1 of 2 | 0 of 1 | red | 2 |" in as_markdown([FAULT], rows, command="make faults", code="code")
-    progress.add("f", "2", problems=[f"I4: /home/me/trials/{'0' * 32}/photos"], seconds=1.0)
+    progress.add("f", "2", problems=[f"I4: /work-folder/trials/{'0' * 32}/photos"], seconds=1.0)
     text = as_markdown([FAULT], summaries([FAULT], progress, {"f": 2}), command="make faults", code="code")
     assert "| a fault | 2 | 1 of 2 | red | 3 |" in text
     assert "- a fault, 2: I4: STORE/photos" in text
