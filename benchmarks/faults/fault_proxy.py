@@ -10,11 +10,11 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Literal, get_args
+from http.server import BaseHTTPRequestHandler
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
+from benchmarks.faults.loopback import LoopbackServer, Serving
 from benchmarks.faults.s3_endpoint import error_document, read_body
 
 __all__ = ["FAULTS", "FaultKind", "FaultProxy", "Injected", "Rule", "random_script"]
@@ -100,7 +100,7 @@ def random_script(
     return [Rule(draw.choice(kinds), number=number, after_bytes=draw.randrange(max_bytes)) for number in numbers]
 
 
-class FaultProxy:
+class FaultProxy(LoopbackServer):
     """A proxy on a free port of loopback, while the context lasts.
 
     Requests that come one after another meet the same faults each time; where several are under way at once, their
@@ -125,21 +125,7 @@ class FaultProxy:
         self._pending = list(script)
         self._listings: dict[str, tuple[int, list[tuple[str, str]], bytes]] = {}
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.proxy = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> "FaultProxy":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(_Handler)
 
     def follow(self, script: Sequence[Rule]) -> None:
         """Take another script and count requests from 0 again."""
@@ -168,21 +154,16 @@ class FaultProxy:
 _Reply = tuple[int, list[tuple[str, str]], bytes]
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
-    proxy: FaultProxy
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Connections are broken on purpose here."""
-
-
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Server
+    server: Serving
     _upstream: http.client.HTTPConnection | None = None
+
+    @property
+    def _proxy(self) -> FaultProxy:
+        proxy: FaultProxy = self.server.owner
+        return proxy
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Nothing: faults stand in `injected`."""
@@ -190,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = read_body(self)
         asked = f"{self.command} {self.path}"
-        rule = self.server.proxy.fault_of(asked)
+        rule = self._proxy.fault_of(asked)
         if rule is None:
             self._send(self._forward(body, asked))
         else:
@@ -255,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self, body: bytes, asked: str) -> _Reply:
         """What the endpoint answers; listings are remembered."""
         if self._upstream is None:
-            self._upstream = http.client.HTTPConnection(*self.server.proxy.upstream, timeout=60)
+            self._upstream = http.client.HTTPConnection(*self._proxy.upstream, timeout=60)
         upstream = self._upstream
         upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
@@ -271,14 +252,14 @@ class _Handler(BaseHTTPRequestHandler):
             headers.append(("Content-Length", length))
         reply = (answer.status, headers, answer.read())
         if _is_listing(asked):
-            self.server.proxy.earlier(asked, reply)
+            self._proxy.earlier(asked, reply)
         return reply
 
     def _stale(self, asked: str) -> _Reply | None:
         if not _is_listing(asked):
             return None
         empty = b'<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>'
-        return self.server.proxy.earlier(asked) or (200, [("Content-Type", "application/xml")], empty)
+        return self._proxy.earlier(asked) or (200, [("Content-Type", "application/xml")], empty)
 
     def _send(self, reply: _Reply, *, length: int | None = None) -> None:
         status, headers, body = reply

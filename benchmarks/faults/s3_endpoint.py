@@ -14,13 +14,12 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
+from benchmarks.faults.loopback import LoopbackServer, Serving
 from benchmarks.faults.s3_objects import Objects, RefusedError, StoredObject
 
 __all__ = ["Answered", "S3Endpoint", "error_document", "main", "read_body"]
@@ -38,7 +37,7 @@ class Answered:
     status: int
 
 
-class S3Endpoint:
+class S3Endpoint(LoopbackServer):
     """An endpoint on a free port of loopback, while the context lasts.
 
     Args:
@@ -69,31 +68,7 @@ class S3Endpoint:
         self.objects.create_bucket(bucket)
         self.answered: list[Answered] = []
         self.page_keys, self.delay_s, self.access_key = page_keys, delay_s, access_key
-        self._server = _Server(("127.0.0.1", port), _Handler)
-        self._server.endpoint = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> "S3Endpoint":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
-    endpoint: S3Endpoint
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is nothing to tell."""
+        super().__init__(_Handler, port=port)
 
 
 @dataclass
@@ -118,13 +93,13 @@ class _Answer:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Server
+    server: Serving
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Nothing: requests stand in `answered`."""
 
     def _answer(self) -> None:
-        endpoint = self.server.endpoint
+        endpoint: S3Endpoint = self.server.owner
         try:
             body = read_body(self)
             if endpoint.delay_s:

@@ -32,7 +32,10 @@ def publish_version(draft: ArtifactRef, *, store: str, plan: BuildPlan) -> int |
     number = None
     if not (plan.only_retries and manifest.content_sha256 == read_version(storage).manifest.content_sha256):
         if holds_forgotten(storage, staged):
-            raise VersionError("somebody was forgotten while this build was running; run the build again")
+            raise VersionError(
+                "somebody was forgotten while this build was running, or is not forgotten to the end: "
+                "run `lookalike forget --resume`, then the build again"
+            )
         version = publish(storage, staged=staged, manifest=manifest, parent=plan.parent)
         number = version.number
         if holds_forgotten(storage, {name: version.path_of(name) for name in staged}):  # since the look before
