@@ -14,7 +14,7 @@ from tasks.plan_build import plan_build
 from tasks.publish_version import publish_version
 from tasks.resolve_encoder import resolve_encoder
 from tasks.steps.children import children
-from tasks.steps.compare import look_at_of
+from tasks.steps.compare_listing import look_at_of
 from tasks.steps.contract import Contract
 from tasks.steps.hold_plan import hold_plan
 from tasks.steps.plan_build import discard_plan

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Compare the source with the published version; no Prefect is needed."""
-    from tasks.steps.compare import look_at_of  # noqa: PLC0415
+    from tasks.steps.compare_listing import look_at_of  # noqa: PLC0415
     from tasks.steps.contract import Contract  # noqa: PLC0415
     from tasks.steps.plan_build import compare_source  # noqa: PLC0415
 

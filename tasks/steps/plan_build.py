@@ -16,10 +16,10 @@ from store.schemas import LISTING, PLAN, VERSION_PHOTOS, from_parquet, to_parque
 from store.shards import cut_into_shards
 from store.storage import Storage
 from store.versions import PublishedVersion, current_number, read_file, read_version
-from tasks.steps.compaction import Merged, compact
-from tasks.steps.compare import Comparison, LookAt, PlanCounts, compare
+from tasks.steps.compare_listing import Comparison, LookAt, PlanCounts, compare
 from tasks.steps.contract import Contract
 from tasks.steps.list_photos import ListedSource, list_photos
+from tasks.steps.plan_compaction import Merged, compact
 
 __all__ = ["BuildPlan", "PlanCounts", "compare_source", "discard_plan", "plan_build"]
 

@@ -16,7 +16,7 @@ from models.photo import Photo
 from store.refs import ArtifactRef
 from tasks.steps.check_version import check_version
 from tasks.steps.compact_shards import compact_shards
-from tasks.steps.compare import LookAt
+from tasks.steps.compare_listing import LookAt
 from tasks.steps.contract import Contract
 from tasks.steps.embed_faces import embed_faces
 from tasks.steps.find_faces import FoundFaces, find_faces

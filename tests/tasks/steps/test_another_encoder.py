@@ -44,7 +44,12 @@ def test_another_encoder_re_embeds_stored_crops_reads_no_photo_and_says_so(
         before = photo.stat()
         photo.write_bytes(bytes(before.st_size))
         os.utime(photo, ns=(before.st_atime_ns, before.st_mtime_ns))
-    for place in ("find_faces.read_uri", "compare.read_uri", "find_faces.load_nets", "find_faces.find_in_photos"):
+    for place in (
+        "find_faces.read_uri",
+        "compare_listing.read_uri",
+        "find_faces.load_nets",
+        "find_faces.find_in_photos",
+    ):
         monkeypatch.setattr(f"tasks.steps.{place}", lambda *_, **__: pytest.fail("a photo was read or searched"))
 
     other = with_another_encoder(builder, builder.store)

@@ -19,8 +19,8 @@ from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
 from store.shards import read_faces, read_photos, read_vectors
 from store.versions import current_number, read_file, read_version
 from tasks.steps.compact_shards import compact_shards
-from tasks.steps.compaction import MANY
 from tasks.steps.find_faces import shard_of
+from tasks.steps.plan_compaction import MANY
 from tasks.steps.verify_store import verify_store
 
 pytestmark = pytest.mark.usefixtures("easy_faces")

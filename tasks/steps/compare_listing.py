@@ -1,6 +1,6 @@
 """Compare a listing with the version that it follows: what came, changed and went, and what may stay as it is.
 
-Columns are compared, not rows: memory is some hundred bytes a photo, and rows are made only of what is to be computed.
+Columns are compared, not rows: memory is about a kilobyte a photo, and rows are made only of what is to be computed.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -82,7 +82,7 @@ def compare(
     forgotten: Forgotten,
     look_at: LookAt = "stamps",
 ) -> Comparison:
-    """Compare.
+    """What is to be done about each photo of a listing, and of the version before.
 
     A photo is unchanged when its size is, and its etag or else its time; where only the stamp differs, its bytes are hashed.
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from store.fingerprints import fingerprint, shard_name
 from store.manifest import Manifest
 from store.shards import cut_into_shards
-from tasks.steps.compare import Comparison
+from tasks.steps.compare_listing import Comparison
 
 __all__ = ["MANY", "Merged", "compact"]
 
