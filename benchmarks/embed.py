@@ -59,7 +59,7 @@ _PUBLISHED = "inception-resnet-v1:vggface2"
 def measure(photos: Path | None, *, count: int, device: str, quick: bool) -> Row:
     """The figures, by name."""
     torch.set_num_threads(2)
-    faces_NHWC = _faces(photos, count)
+    faces_NHWC = _faces(photos, count, device)
     card, weights, origin = _weights(faces_NHWC)
     result: Row = {"device": device, "faces": len(faces_NHWC), "drawn": photos is None, "weights": origin}
     result |= _equality(faces_NHWC, card, weights, device=device)
@@ -80,9 +80,9 @@ def measure(photos: Path | None, *, count: int, device: str, quick: bool) -> Row
 # Faces and weights
 
 
-def _faces(photos: Path | None, count: int) -> UInt8Array:
+def _faces(photos: Path | None, count: int, device: str) -> UInt8Array:
     """The first face of each of `count` pictures, uint8 (N, 160, 160, 3)."""
-    nets = load_cascade_nets()
+    nets = load_cascade_nets(device)
     pictures = _opened(photos, count) if photos else (_drawn(number) for number in range(count))
     faces = []
     for picture in pictures:
