@@ -35,6 +35,7 @@ from benchmarks.machine import describe_machine
 from models.card import BoxMargin
 from models.detection import DetectionSettings, find_in_photos
 from models.face_input import make_face_input
+from models.full_precision import full_precision
 from models.mtcnn.cascade import CascadeSettings, Face, detect_faces_in_batch
 from models.mtcnn.nets import CascadeNets, load_cascade_nets
 from models.photo import PhotoLimits, full_pixels, read_photo
@@ -94,7 +95,7 @@ def _equality(images: Sequence[UInt8Array], peer: Any, nets: CascadeNets) -> Row
             for start in range(0, len(set_of), _BATCH)
             for faces in detect_faces_in_batch(set_of[start : start + _BATCH], nets=nets, settings=_SETTINGS)
         ]
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # as exact as on the processor
+        with full_precision():  # as exact as on the processor
             gaps = [
                 _gap(faces, peer.detect(Image.fromarray(one), landmarks=True))
                 for one, faces in zip(set_of, found, strict=True)
