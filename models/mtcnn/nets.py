@@ -5,38 +5,19 @@ depend on the other photos of its batch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from models.mtcnn.area import Span
+from models.mtcnn.cells import Cells
 from models.mtcnn.sheets import Sheet
 
-__all__ = ["CascadeNets", "Cells", "load_cascade_nets", "softmax_of_two"]
+__all__ = ["CascadeNets", "load_cascade_nets"]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """PNet's windows that may pass, of one sheet.
-
-    Args:
-        place: int64, (M,), which of the sheet's tiles each lies in.
-        row: int64, (M,), in cells of the tile.
-        column: int64, (M,), likewise.
-        score: float32, (M,), in [0, 1].
-        shift: float32, (M, 4), corrections of x1, y1, x2, y2 in sides of the window.
-    """
-
-    place: IntArray
-    row: IntArray
-    column: IntArray
-    score: FloatArray
-    shift: FloatArray
 
 
 class CascadeNets(Protocol):
@@ -90,10 +71,3 @@ def load_cascade_nets(device: str = "cpu") -> CascadeNets:
     from models.mtcnn.torch_nets import TorchNets  # noqa: PLC0415
 
     return TorchNets(device)
-
-
-def softmax_of_two(logits_N2: FloatArray) -> FloatArray:
-    """The second one's share, float32 (N,); rounded as torch rounds it, since ONet's often tie at exactly 1."""
-    shifted_N2 = np.exp(logits_N2 - logits_N2.max(axis=1, keepdims=True))
-    share_N: FloatArray = shifted_N2[:, 1] / (shifted_N2[:, 0] + shifted_N2[:, 1])
-    return share_N

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from models.mtcnn.area import Span
-from models.mtcnn.nets import Cells, softmax_of_two
+from models.mtcnn.cells import Cells, softmax_of_two
 from models.mtcnn.sheets import SHEET_PX, Sheet
 from models.mtcnn.weights import NetName, load_weights
 
@@ -180,7 +180,8 @@ class TorchNets:
         names: tuple[NetName, ...] = ("pnet", "rnet", "onet")
         for name in names:
             net: nn.Module = getattr(self, name)
-            net.load_state_dict(load_weights(name), strict=True)
+            state = {key: torch.from_numpy(array) for key, array in load_weights(name).items()}
+            net.load_state_dict(state, strict=True)
             net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()

@@ -1,6 +1,9 @@
 import hashlib
 import json
+import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +48,26 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def raw(faces: np.ndarray) -> np.ndarray:
     return faces.transpose(0, 3, 1, 2).reshape(len(faces), -1).astype(np.float64) @ WEIGHTS
+
+
+def test_an_onnx_file_embeds_where_there_is_no_torch(tiny_card: EncoderCard, tiny: bytes, tmp_path: Path) -> None:
+    """Importing torch takes longer than embedding a hundred faces."""
+    (tmp_path / "card.json").write_text(tiny_card.model_dump_json())
+    (tmp_path / "model.onnx").write_bytes(tiny)
+    code = """
+import sys
+sys.modules["torch"] = None
+from pathlib import Path
+import numpy as np
+import tasks.steps.find_faces, tasks.steps.embed_faces, tasks.steps.resolve_encoder
+from models.card import EncoderCard
+from models.encoder import load_encoder
+card = EncoderCard.model_validate_json(Path("card.json").read_bytes())
+print(load_encoder(card, Path("model.onnx").read_bytes()).embed(np.ones((2, 16, 16, 3), np.uint8)).shape)
+"""
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.stdout.strip() == "(2, 4)", done.stderr
 
 
 def test_faces_over_several_chunks_come_back_in_order_and_of_unit_length(tiny_card: EncoderCard, tiny: bytes) -> None:
