@@ -17,9 +17,9 @@ from models.preprocess import check_faces, preprocess_faces
 __all__ = ["Encoder", "EncoderError", "load_encoder", "unit_rows"]
 
 Network = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Faces, uint8 (N, H, W, 3), to raw embeddings, float32 (N, D)."""
+"""Bytes, uint8 (N, H, W, 3) as the card says, to embeddings, float32 (N, D), of any length."""
 
-CHUNK_FACES, CHUNK_FACES_GPU = 64, 256
+CHUNK_FACES, CHUNK_FACES_GPU = 64, 2048
 
 
 class Encoder(Protocol):
@@ -62,13 +62,8 @@ def load_encoder(card: EncoderCard, weights: bytes, *, device: str = "cpu", thre
             f"weights of {card.name or card.architecture}: got sha256 {got}, wanted {card.sha256} after the card; "
             "the file is damaged or another one: fetch it again"
         )
-    if card.architecture == "onnx":
-        return _CardEncoder(card, _onnx(card, weights, device=device, threads=threads), chunk=CHUNK_FACES)
-    return _CardEncoder(
-        card,
-        _own_network(card, weights, device=device, threads=threads),
-        chunk=CHUNK_FACES if device == "cpu" else CHUNK_FACES_GPU,
-    )
+    network, chunk = _network(card, weights, device=device, threads=threads)
+    return _CardEncoder(card, network, chunk=chunk)
 
 
 def unit_rows(vectors_ND: NDArray[np.float32], *, first: int = 0) -> NDArray[np.float32]:
@@ -93,37 +88,40 @@ def unit_rows(vectors_ND: NDArray[np.float32], *, first: int = 0) -> NDArray[np.
     return unit
 
 
-def _onnx(card: EncoderCard, weights: bytes, *, device: str, threads: int) -> Network:
-    """The network of an ONNX file, for which torch, slow to import, is not needed."""
-    from models.onnx_encoder import OnnxNetwork  # noqa: PLC0415
+def _network(card: EncoderCard, weights: bytes, *, device: str, threads: int) -> tuple[Network, int]:
+    """The network, and how many faces it is given at most."""
+    if card.architecture == "onnx":  # torch, slow to import, is not needed
+        from models.onnx_encoder import OnnxNetwork  # noqa: PLC0415
 
-    network = OnnxNetwork(weights, card, device=device, threads=threads)
-    return lambda faces_NHWC: network(preprocess_faces(faces_NHWC, card.input))
+        on_onnx = OnnxNetwork(weights, card, device=device, threads=threads)
+        return lambda faces_NHWC: on_onnx(preprocess_faces(faces_NHWC, card.input)), CHUNK_FACES
+    return _own_network(card, weights, device=device, threads=threads)
 
 
-def _own_network(card: EncoderCard, weights: bytes, *, device: str, threads: int) -> Network:
-    """One of this project's networks, on OpenVINO or in torch."""
+def _own_network(card: EncoderCard, weights: bytes, *, device: str, threads: int) -> tuple[Network, int]:
+    """One of this project's networks, on OpenVINO or in torch, and how many faces it is given at most."""
     import torch  # noqa: PLC0415
 
     from models.architectures import ARCHITECTURES, is_network  # noqa: PLC0415
-    from models.preprocess_tensors import preprocess_on_device  # noqa: PLC0415
     from models.torch_encoder import TorchNetwork, read_network  # noqa: PLC0415
 
     if not is_network(card.architecture):
         raise EncoderError(
             f"card: got architecture {card.architecture or 'none'}, wanted onnx, {ARCHITECTURES}; correct the card"
         )
+    spec = card.input
     network = read_network(weights, card)
     if device != "cpu":
-        on_device = TorchNetwork(network, device=device)
-        return lambda faces_NHWC: on_device(preprocess_on_device(faces_NHWC, card.input, device=device))
+        from models.cuda_network import CudaNetwork  # noqa: PLC0415
+
+        return CudaNetwork(network, spec, device=device), CHUNK_FACES_GPU
     try:
         from models.openvino_network import OpenVinoNetwork  # noqa: PLC0415
     except ImportError:  # there is no OpenVINO for every processor and every Python
-        in_torch = TorchNetwork(network, threads=threads)
-        return lambda faces_NHWC: in_torch(torch.from_numpy(preprocess_faces(faces_NHWC, card.input)))
-    on_openvino = OpenVinoNetwork(network, height=card.input.height, width=card.input.width, threads=threads)
-    return lambda faces_NHWC: on_openvino(preprocess_faces(faces_NHWC, card.input))
+        on_torch = TorchNetwork(network, threads=threads)
+        return lambda faces_NHWC: on_torch(torch.from_numpy(preprocess_faces(faces_NHWC, spec))), CHUNK_FACES
+    on_openvino = OpenVinoNetwork(network, height=spec.height, width=spec.width, threads=threads)
+    return lambda faces_NHWC: on_openvino(preprocess_faces(faces_NHWC, spec)), CHUNK_FACES
 
 
 class _CardEncoder:

@@ -10,14 +10,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.mtcnn.area import Span
 from models.mtcnn.cells import Cells
-from models.mtcnn.sheets import Sheet
+from models.mtcnn.layout import Layout
+from models.mtcnn.nms import Overlap
 
 __all__ = ["CascadeNets", "load_cascade_nets"]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 class CascadeNets(Protocol):
@@ -30,13 +31,12 @@ class CascadeNets(Protocol):
     def load(self, photos: Sequence[npt.NDArray[np.uint8]]) -> Any:
         """What the other methods cut levels and crops from: the photos, uint8 (H, W, 3) each, on the device."""
 
-    def propose(self, loaded: Any, sheet: Sheet, spans: Sequence[tuple[Span, Span]], *, threshold: float) -> Cells:
-        """PNet over one sheet.
+    def propose(self, loaded: Any, layout: Layout, *, threshold: float) -> Cells:
+        """PNet over every sheet.
 
         Args:
             loaded: the photos.
-            sheet: tiles of their levels.
-            spans: rows and columns of the photo that the pixels of each tile cover.
+            layout: their levels, on sheets.
             threshold: lowest score, in [0, 1].
         """
 
@@ -53,6 +53,9 @@ class CascadeNets(Protocol):
         self, loaded: Any, photos_N: IntArray, windows_N4: IntArray
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """ONet over windows of the photos: scores (N,), corrections (N, 4), and landmarks (N, 10) in sides of the box."""
+
+    def survivors(self, boxes_N4: FloatArray, groups_N: IntArray, overlap: Overlap) -> BoolArray:
+        """Which boxes survive suppression: `nms.survivors`, to the last bit, where it is fastest."""
 
 
 def load_cascade_nets(device: str = "cpu") -> CascadeNets:
