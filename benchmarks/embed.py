@@ -132,7 +132,7 @@ def _weights(faces_NHWC: UInt8Array) -> tuple[EncoderCard, bytes, str]:
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.6, 1.4)
             nn.init.normal_(module.bias, 0, 0.2)
-    inputs_NCHW = preprocess_faces(faces_NHWC[:256], card.input)
+    inputs_NCHW = torch.from_numpy(preprocess_faces(faces_NHWC[:256], card.input))
     recalibrate_batch_norm(network, torch.tensor_split(inputs_NCHW, -(-len(inputs_NCHW) // 64)))
     return card, save(dict(network.state_dict())), "random, seed 0, batch-norm statistics of the faces"
 
@@ -268,7 +268,7 @@ def _loading(face_1HWC: UInt8Array, card: EncoderCard, weights: bytes, *, device
 
 
 def _half(faces_NHWC: UInt8Array, card: EncoderCard, weights: bytes, kind: str) -> Row:
-    inputs_NCHW = preprocess_faces(faces_NHWC, card.input)
+    inputs_NCHW = torch.from_numpy(preprocess_faces(faces_NHWC, card.input))
     exact, half = (
         TorchNetwork(read_network(weights, card), convolutions=precision)
         for precision in (torch.float32, getattr(torch, kind))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.card import InputSpec
-from models.preprocess import normalise_pixels
+from models.preprocess_tensors import normalise_pixels
 from models.torch_encoder import TorchNetwork
 
 __all__ = ["BATCH_SIZES", "CudaNetwork", "cut_into_batches"]

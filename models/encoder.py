@@ -10,12 +10,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.architectures import ARCHITECTURES, is_network
 from models.card import EncoderCard
 from models.encoder_error import EncoderError
-from models.onnx_encoder import OnnxNetwork
 from models.preprocess import check_faces, preprocess_faces
-from models.torch_encoder import TorchNetwork, read_network
 
 __all__ = ["Encoder", "EncoderError", "load_encoder", "unit_rows"]
 
@@ -93,14 +90,26 @@ def unit_rows(vectors_ND: NDArray[np.float32], *, first: int = 0) -> NDArray[np.
 
 def _network(card: EncoderCard, weights: bytes, *, device: str, threads: int) -> tuple[Network, int]:
     """The network, and how many faces it is given at most."""
-    spec = card.input
-    if card.architecture == "onnx":
+    if card.architecture == "onnx":  # torch, slow to import, is not needed
+        from models.onnx_encoder import OnnxNetwork  # noqa: PLC0415
+
         on_onnx = OnnxNetwork(weights, card, device=device, threads=threads)
-        return lambda faces_NHWC: on_onnx(preprocess_faces(faces_NHWC, spec).numpy()), CHUNK_FACES
+        return lambda faces_NHWC: on_onnx(preprocess_faces(faces_NHWC, card.input)), CHUNK_FACES
+    return _own_network(card, weights, device=device, threads=threads)
+
+
+def _own_network(card: EncoderCard, weights: bytes, *, device: str, threads: int) -> tuple[Network, int]:
+    """One of this project's networks, on OpenVINO or in torch, and how many faces it is given at most."""
+    import torch  # noqa: PLC0415
+
+    from models.architectures import ARCHITECTURES, is_network  # noqa: PLC0415
+    from models.torch_encoder import TorchNetwork, read_network  # noqa: PLC0415
+
     if not is_network(card.architecture):
         raise EncoderError(
             f"card: got architecture {card.architecture or 'none'}, wanted onnx, {ARCHITECTURES}; correct the card"
         )
+    spec = card.input
     network = read_network(weights, card)
     if device != "cpu":
         from models.cuda_network import CudaNetwork  # noqa: PLC0415
@@ -110,9 +119,9 @@ def _network(card: EncoderCard, weights: bytes, *, device: str, threads: int) ->
         from models.openvino_network import OpenVinoNetwork  # noqa: PLC0415
     except ImportError:  # there is no OpenVINO for every processor and every Python
         on_torch = TorchNetwork(network, threads=threads)
-        return lambda faces_NHWC: on_torch(preprocess_faces(faces_NHWC, spec)), CHUNK_FACES
+        return lambda faces_NHWC: on_torch(torch.from_numpy(preprocess_faces(faces_NHWC, spec))), CHUNK_FACES
     on_openvino = OpenVinoNetwork(network, height=spec.height, width=spec.width, threads=threads)
-    return lambda faces_NHWC: on_openvino(preprocess_faces(faces_NHWC, spec).numpy()), CHUNK_FACES
+    return lambda faces_NHWC: on_openvino(preprocess_faces(faces_NHWC, spec)), CHUNK_FACES
 
 
 class _CardEncoder:

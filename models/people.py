@@ -15,7 +15,7 @@ from models.card import InputSpec
 from models.contrastive import ContrastiveLoss
 from models.metrics import best_threshold, precision_at_1
 from models.pairs import sample_pairs
-from models.preprocess import normalise_pixels
+from models.preprocess_tensors import normalise_pixels
 
 __all__ = ["PeopleCrops", "PeopleMetrics", "embed_people", "measure_people", "select_people", "training_input"]
 

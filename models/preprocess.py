@@ -1,20 +1,20 @@
-"""Pixels to a network's input: the only place where axes, colour order and pixel range change.
+"""Pixels to a network's input on the processor: where axes, colour order and pixel range change.
 
-N faces, H rows, W columns, C channels, D dimensions of an embedding.
+`preprocess_tensors` does the same in torch, for what trains and for GPUs. This file needs NumPy alone, so that a process
+which embeds by an ONNX file starts without torch.
+
+N faces, H rows, W columns, C channels.
 """
 
-import functools
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from models.card import InputSpec
 from models.encoder_error import EncoderError
 
-__all__ = ["check_faces", "normalise_pixels", "preprocess_faces"]
+__all__ = ["check_faces", "preprocess_faces"]
 
 
 def check_faces(faces_NHWC: NDArray[Any], spec: InputSpec) -> None:
@@ -32,42 +32,21 @@ def check_faces(faces_NHWC: NDArray[Any], spec: InputSpec) -> None:
         )
 
 
-def normalise_pixels(pixels_NCHW: Tensor, spec: InputSpec) -> Tensor:
-    """A network's input, (pixel * scale - mean) / std, channels in the card's order.
-
-    Args:
-        pixels_NCHW: floating, (N, 3, H, W), RGB, in [0, 255].
-        spec: the card's input.
-
-    Returns:
-        Same dtype, shape and device.
-    """
-    if spec.colour == "bgr":
-        pixels_NCHW = pixels_NCHW.flip(1)
-    mean, std = (_a_channel(values, pixels_NCHW.dtype, pixels_NCHW.device) for values in (spec.mean, spec.std))
-    return (pixels_NCHW * spec.scale - mean) / std
-
-
-def preprocess_faces(faces_NHWC: NDArray[np.uint8], spec: InputSpec, *, device: str = "cpu") -> Tensor:
-    """A batch of faces as a network takes it.
+def preprocess_faces(faces_NHWC: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
+    """A batch of faces as a network takes it: (pixel * scale - mean) / std, channels in the card's order.
 
     Args:
         faces_NHWC: uint8, (N, H, W, 3), RGB, at the card's height and width.
         spec: the card's input.
-        device: where the result is computed and stays; pixels travel there as bytes, a quarter of floats.
 
     Returns:
-        float32, (N, 3, H, W); contiguous on the processor, channels last in memory elsewhere.
+        float32, (N, 3, H, W), contiguous.
     """
-    if device != "cpu":
-        bytes_NHWC = torch.from_numpy(np.ascontiguousarray(faces_NHWC)).to(device)
-        return normalise_pixels(bytes_NHWC.permute(0, 3, 1, 2).float(), spec)
-    pixels_NCHW = torch.from_numpy(np.ascontiguousarray(faces_NHWC.transpose(0, 3, 1, 2), dtype=np.float32))
-    return normalise_pixels(pixels_NCHW, spec).contiguous()
-
-
-@functools.lru_cache(maxsize=64)
-def _a_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A value a channel, (1, 3, 1, 1), kept on the device: sending it anew would hold up a GPU each time."""
-    with torch.inference_mode(False):  # kept tensors serve training too
-        return torch.tensor(values, dtype=dtype, device=device).reshape(1, 3, 1, 1)
+    channels_NCHW = faces_NHWC.transpose(0, 3, 1, 2)
+    if spec.colour == "bgr":
+        channels_NCHW = channels_NCHW[:, ::-1]
+    inputs_NCHW = np.array(channels_NCHW, dtype=np.float32, order="C")
+    inputs_NCHW *= np.float32(spec.scale)
+    inputs_NCHW -= np.array(spec.mean, np.float32).reshape(1, 3, 1, 1)
+    inputs_NCHW /= np.array(spec.std, np.float32).reshape(1, 3, 1, 1)
+    return inputs_NCHW

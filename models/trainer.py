@@ -28,7 +28,7 @@ from models.card import InputSpec
 from models.decoder import Decoder
 from models.objective import Objective
 from models.people import PeopleCrops
-from models.preprocess import normalise_pixels
+from models.preprocess_tensors import normalise_pixels
 from models.reconstruction import ReconstructionLoss
 from models.schedule import parameter_groups, rise_and_fall
 from models.snapshot import Snapshot

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from store.arrow_without_pandas import look_for_pandas_in_vain
 from store.errors import ArtifactError
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "from_parquet",
     "to_parquet",
 ]
+
+look_for_pandas_in_vain()
 
 FORMAT = 1
 STATUSES = ("indexed", "no_face", "unreadable", "too_large", "too_small", "duplicate", "forgotten", "failed")

@@ -131,7 +131,6 @@ def import_steps() -> None:
     """Import everything once, before children are forked; one thread a child."""
     os.environ["OMP_NUM_THREADS"] = "1"
     import jinja2  # noqa: F401, PLC0415
-    import pandas  # noqa: F401, PLC0415
 
     import benchmarks.faults.reader  # noqa: PLC0415
     import benchmarks.faults.small_build  # noqa: F401, PLC0415

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from models.mtcnn import nms
 from models.mtcnn.area import AreaTables, area_tables, cut_crops, cut_tile
+from models.mtcnn.cells import Cells, difference_at, softmax_of_two
 from models.mtcnn.layout import Layout
-from models.mtcnn.nets import Cells, difference_at, softmax_of_two
 from models.mtcnn.sheets import SHEET_PX, Sheet
 from models.mtcnn.weights import load_weights
 
@@ -126,7 +126,7 @@ class OpenVinoNets:
 
 def _pnet() -> Any:
     """One sheet and its mask in, (1, cells, cells, 6) out: two logits, four corrections."""
-    weights = _weights("pnet")
+    weights = load_weights("pnet")
     pixels = ops.parameter([1, SHEET_PX, SHEET_PX, 4], np.float32)
     mask = ops.parameter([1, 1, SHEET_PX - 2, SHEET_PX - 2], np.float32)
     x = _conv(_to_nchw(pixels), weights, "conv1", "prelu1")
@@ -142,7 +142,7 @@ def _pnet() -> Any:
 
 def _rnet() -> Any:
     """Crops in, (crops, 6) out: two logits, four corrections."""
-    weights = _weights("rnet")
+    weights = load_weights("rnet")
     pixels = ops.parameter([_RNET_CROPS, _RNET_SIDE_PX, _RNET_SIDE_PX, 4], np.float32)
     x = _pool(_conv(_to_nchw(pixels), weights, "conv1", "prelu1"), kernel=3)
     x = _pool(_conv(x, weights, "conv2", "prelu2"), kernel=3)
@@ -154,7 +154,7 @@ def _rnet() -> Any:
 
 def _onet() -> Any:
     """Crops in, (crops, 16) out: two logits, four corrections, ten coordinates."""
-    weights = _weights("onet")
+    weights = load_weights("onet")
     pixels = ops.parameter([_ONET_CROPS, _ONET_SIDE_PX, _ONET_SIDE_PX, 4], np.float32)
     x = _pool(_conv(_to_nchw(pixels), weights, "conv1", "prelu1"), kernel=3)
     x = _pool(_conv(x, weights, "conv2", "prelu2"), kernel=3)
@@ -163,10 +163,6 @@ def _onet() -> Any:
     x = _dense(_columns_first(x), weights, "dense5", "prelu5")
     heads = [_dense(x, weights, name) for name in ("dense6_1", "dense6_2", "dense6_3")]
     return openvino.Model([ops.concat(heads, axis=1)], [pixels], "onet")
-
-
-def _weights(name: Any) -> Weights:
-    return {key: tensor.numpy() for key, tensor in load_weights(name).items()}
 
 
 def _conv(x: Any, weights: Weights, name: str, prelu: str | None = None) -> Any:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from models.full_precision import full_precision
+from models.mtcnn.cells import Cells, difference_at, softmax_of_two
 from models.mtcnn.layout import Layout, Places
-from models.mtcnn.nets import Cells, difference_at, softmax_of_two
 from models.mtcnn.nms import Overlap
 from models.mtcnn.sheets import SHEET_CELLS, SHEET_PX
 from models.mtcnn.torch_area import DeviceTables, cut_crops_there, cut_sheets_there, paint_places, send, tables_on
@@ -174,7 +174,8 @@ class TorchNets:
         names: tuple[NetName, ...] = ("pnet", "rnet", "onet")
         for name in names:
             net: nn.Module = getattr(self, name)
-            net.load_state_dict(load_weights(name), strict=True)
+            state = {key: torch.from_numpy(array) for key, array in load_weights(name).items()}
+            net.load_state_dict(state, strict=True)
             net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()

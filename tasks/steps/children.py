@@ -7,6 +7,7 @@ touched. Children are spawned, never forked, so that they may use a GPU, and lea
 import contextlib
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ __all__ = ["ChildDiedError", "children", "run_in_child"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 _pool: Any = None
 _waiting: set[Any] = set()
@@ -97,6 +100,6 @@ def _settle(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    import torch  # noqa: PLC0415
-
-    torch.set_num_threads(1)
+    os.environ.update(dict.fromkeys(_THREADS, "1"))  # read by each library when it is first imported
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)

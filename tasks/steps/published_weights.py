@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from models.card import EncoderCard
-from models.published import PUBLISHED_CARDS, published_to_safetensors
+from models.published import PUBLISHED_CARDS
 from store.weights import WeightsFile, fetch_weights
 from tasks.steps.progress import report
 
@@ -46,6 +46,8 @@ def read_published(name: str) -> tuple[EncoderCard, bytes]:
     Raises:
         EncoderUnknownError: the file cannot be had or cannot be used; the message says what to do.
     """
+    from models.published_file import published_to_safetensors  # noqa: PLC0415  torch, which most builds do not need
+
     card = PUBLISHED_CARDS[name]
     accept = partial(published_to_safetensors, card=card)
     return card, fetch_weights(WEIGHTS_FILES[name], accept=accept, tell=_telling())

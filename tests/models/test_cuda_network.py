@@ -30,7 +30,7 @@ def test_faces_are_computed_once_each_in_recorded_sizes(count: int) -> None:
 @on_a_gpu
 @pytest.mark.parametrize("count", [1, 5, 64, 300])
 def test_a_gpu_gives_what_the_processor_gives(count: int) -> None:
-    wanted = unit_rows(TorchNetwork(narrow())(preprocess_faces(FACES[:count], SPEC)))
+    wanted = unit_rows(TorchNetwork(narrow())(torch.from_numpy(preprocess_faces(FACES[:count], SPEC))))
     found = unit_rows(CudaNetwork(narrow(), SPEC, device="cuda")(FACES[:count]))
     assert (wanted * found).sum(axis=1).min() > 0.9999
 
@@ -50,6 +50,6 @@ def test_a_network_beyond_float16_goes_on_in_float32() -> None:
     network = narrow()
     with torch.no_grad():
         network.conv2d_2b.conv.weight *= 1e5
-    wanted = unit_rows(TorchNetwork(network)(preprocess_faces(FACES[:8], SPEC)))
+    wanted = unit_rows(TorchNetwork(network)(torch.from_numpy(preprocess_faces(FACES[:8], SPEC))))
     found = unit_rows(CudaNetwork(network, SPEC, device="cuda")(FACES[:8]))
     assert (wanted * found).sum(axis=1).min() > 0.999

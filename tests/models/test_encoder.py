@@ -1,6 +1,9 @@
 import hashlib
 import json
+import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +52,26 @@ def raw(faces: np.ndarray) -> np.ndarray:
     return faces.transpose(0, 3, 1, 2).reshape(len(faces), -1).astype(np.float64) @ WEIGHTS
 
 
+def test_an_onnx_file_embeds_where_there_is_no_torch(tiny_card: EncoderCard, tiny: bytes, tmp_path: Path) -> None:
+    """Importing torch takes longer than embedding a hundred faces."""
+    (tmp_path / "card.json").write_text(tiny_card.model_dump_json())
+    (tmp_path / "model.onnx").write_bytes(tiny)
+    code = """
+import sys
+sys.modules["torch"] = None
+from pathlib import Path
+import numpy as np
+import tasks.steps.find_faces, tasks.steps.embed_faces, tasks.steps.resolve_encoder
+from models.card import EncoderCard
+from models.encoder import load_encoder
+card = EncoderCard.model_validate_json(Path("card.json").read_bytes())
+print(load_encoder(card, Path("model.onnx").read_bytes()).embed(np.ones((2, 16, 16, 3), np.uint8)).shape)
+"""
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.stdout.strip() == "(2, 4)", done.stderr
+
+
 def test_faces_over_several_chunks_come_back_in_order_and_of_unit_length(tiny_card: EncoderCard, tiny: bytes) -> None:
     embeddings = load_encoder(tiny_card, tiny).embed(FACES)
     assert embeddings.dtype == np.float32
@@ -81,7 +104,10 @@ def test_torch_weights_embed_as_the_network_they_came_from(narrow_card: EncoderC
 def test_torch_and_openvino_embed_alike(narrow_card: EncoderCard, narrow: InceptionResnetV1) -> None:
     file, card = safetensors.torch.save(narrow.state_dict()), narrow_card.model_copy(update={"mirror_average": True})
     on_torch = TorchNetwork(read_network(file, card))
-    sides = [unit_rows(on_torch(preprocess_faces(faces, card.input))) for faces in (FACES_80, FACES_80[:, :, ::-1])]
+    sides = [
+        unit_rows(on_torch(torch.from_numpy(preprocess_faces(faces, card.input))))
+        for faces in (FACES_80, FACES_80[:, :, ::-1])
+    ]
     np.testing.assert_allclose(unit_rows(sum(sides)), load_encoder(card, file).embed(FACES_80), atol=1e-5)
 
 

@@ -29,7 +29,7 @@ def test_only_the_people_asked_for_are_selected_and_keep_their_crops() -> None:
 def test_faces_are_embedded_as_an_encoder_preprocesses_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(people_module, "CHUNK_FACES", 4)
     chosen = select_people(CROPS.repeat(2, axis=1), LABELS, set(LABELS))
-    inputs = preprocess_faces(chosen.crops, training_input(16, 16))
+    inputs = torch.from_numpy(preprocess_faces(chosen.crops, training_input(16, 16)))
     np.testing.assert_allclose(embed_people(MeanColour(), chosen, device="cpu"), MeanColour()(inputs), atol=1e-6)
 
 

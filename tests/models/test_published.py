@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from models.card import EncoderCard
 from models.encoder import EncoderError, load_encoder
 from models.inception_resnet_v1 import InceptionResnetV1
-from models.published import PUBLISHED_CARDS, published_to_safetensors
+from models.published import PUBLISHED_CARDS
+from models.published_file import published_to_safetensors
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

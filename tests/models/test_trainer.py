@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.decoder import Decoder
 from models.pair_loss import PairLoss
 from models.people import PeopleCrops, training_input
-from models.preprocess import normalise_pixels
+from models.preprocess_tensors import normalise_pixels
 from models.team import ALONE
 from models.trainer import Trainer, TrainingDivergedError
 from models.training_settings import TrainingSettings

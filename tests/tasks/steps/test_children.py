@@ -30,6 +30,10 @@ def slow(seconds: float, *, answer: int) -> int:
     time.sleep(seconds)
     return answer
 
+def threads() -> list[int]:
+    import torch
+    return [torch.get_num_threads(), int(os.environ["OPENBLAS_NUM_THREADS"])]
+
 def refuse() -> None:
     raise SourceError("no photos in here")
 """
@@ -98,6 +102,13 @@ def test_a_child_that_dies_costs_its_own_call_only() -> None:
             run_in_child(child.refuse)  # type: ignore[attr-defined]
     assert run_in_child(os.getpid) == os.getpid()
     assert issubclass(ChildDiedError, LookalikeError)
+
+
+@pytest.mark.timeout(120)
+def test_a_child_computes_with_one_thread_a_library() -> None:
+    with children(1):
+        assert run_in_child(steps().threads) == [1, 1]  # type: ignore[attr-defined]
+    assert os.environ.get("OPENBLAS_NUM_THREADS") is None
 
 
 @pytest.mark.timeout(120)
