@@ -36,6 +36,7 @@ from models.batch_norm import recalibrate_batch_norm
 from models.card import BoxMargin, EncoderCard
 from models.encoder import Encoder, load_encoder, unit_rows
 from models.face_input import make_face_input
+from models.full_precision import full_precision
 from models.inception_resnet_v1 import InceptionResnetV1
 from models.mtcnn.cascade import CascadeSettings, detect_faces_in_batch
 from models.mtcnn.nets import load_cascade_nets
@@ -163,9 +164,15 @@ def _peer(weights: bytes, device: str, threads: int) -> Embed:
 
 
 def _equality(faces_NHWC: UInt8Array, card: EncoderCard, weights: bytes, *, device: str) -> Row:
+    """Both sides against facenet-pytorch's network in full float32; on a GPU its users run it with shortened multiplications."""
     peer, own = _peer(weights, device, 1), load_encoder(card, weights, device=device)
-    theirs_ND = np.concatenate([peer(batch) for batch in np.array_split(faces_NHWC, -(-len(faces_NHWC) // 32))])
-    return _agreement(theirs_ND, own.embed(faces_NHWC))
+    batches = np.array_split(faces_NHWC, -(-len(faces_NHWC) // 32))
+    with full_precision():
+        exact_ND = np.concatenate([peer(batch) for batch in batches])
+    row = _agreement(exact_ND, own.embed(faces_NHWC))
+    if device != "cpu":
+        row["peer_as_it_runs"] = _agreement(exact_ND, np.concatenate([peer(batch) for batch in batches]))
+    return row
 
 
 def _agreement(theirs_ND: FloatArray, ours_ND: FloatArray) -> Row:
