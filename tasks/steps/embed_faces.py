@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from models.card import EncoderCard
 from models.crop import Crop, decode_crop
+from models.cutting_threads import cutting_threads, in_threads
 from models.encoder import Encoder
 from models.face_input import make_face_input
 from store.errors import LookalikeError
@@ -66,10 +67,14 @@ def embed_faces(
         columns=["face_id", "photo_sha256", "box", "landmarks", "rotation", "crop", "crop_origin", "crop_scale"],
     )
     extents = _photo_sizes(read_photos(storage, contract=contract, shard=name))
+
+    def input_of(row: dict[str, Any]) -> npt.NDArray[np.uint8]:
+        return face_input_of_row(row, net.card, photo_size=extents[row["photo_sha256"]])
+
     embeddings_ND = np.zeros((faces.num_rows, encoder.dimension), dtype=np.float32)
     for start in range(0, faces.num_rows, _BATCH):
         rows = faces.slice(start, _BATCH).to_pylist()
-        inputs = [face_input_of_row(row, net.card, photo_size=extents[row["photo_sha256"]]) for row in rows]
+        inputs = in_threads(input_of, rows, threads=cutting_threads(device))
         embeddings_ND[start : start + len(rows)] = net.embed(np.stack(inputs))
     ids = faces.column("face_id").to_pylist()
     if len(ids) != len(embeddings_ND):

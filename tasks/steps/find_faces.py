@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from models.detection import find_in_photos
+from models.cutting_threads import cutting_threads, in_threads
+from models.detection import PhotoFaces, find_in_photos
 from models.mtcnn.nets import CascadeNets
 from models.photo import Photo, PhotoRefused, full_pixels, read_photo
 from store.errors import LookalikeError
@@ -137,6 +140,16 @@ class _Opened:
         return held // 3
 
 
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """A photo at full size whose faces are known, and its row."""
+
+    number: int
+    row: Row
+    pixels: npt.NDArray[np.uint8]
+    faces: PhotoFaces
+
+
 class _Settled(Exception):  # noqa: N818  an answer about one photo
     """Nothing more is to be done about a photo."""
 
@@ -217,6 +230,7 @@ class _Search:
     def _search(self, opened: list[_Opened]) -> None:
         """Find the faces of a batch and complete its photos' rows."""
         found = find_in_photos([one.photo for one in opened], nets=self._nets, settings=self._contract.detection)
+        ready: list[_Ready] = []
         for one, faces in zip(opened, found, strict=True):
             row, photo = one.row, one.photo
             row |= {
@@ -234,7 +248,20 @@ class _Search:
                 row |= {"status": refused.status, "reason": refused.reason}
                 continue
             row |= {"status": "indexed", "num_faces": len(faces.faces), "rotation_used": faces.rotation}
-            self._faces[one.number] = rows_of_faces(row, pixels_HWC, faces, contract=self._contract)
+            ready.append(_Ready(one.number, row, pixels_HWC, faces))
+            if photo.full is None:  # decoded only now: held no longer than its crops need
+                self._cut(ready)
+                ready = []
+        self._cut(ready)
+
+    def _cut(self, ready: Sequence[_Ready]) -> None:
+        """The rows and crops of photos' faces; by several threads beside a GPU, after all decoding behind the wall."""
+
+        def rows_of(one: _Ready) -> list[Row]:
+            return rows_of_faces(one.row, one.pixels, one.faces, contract=self._contract)
+
+        cut = in_threads(rows_of, ready, threads=cutting_threads(self._nets.device))
+        self._faces |= {one.number: rows for one, rows in zip(ready, cut, strict=True)}
 
 
 def _row_as_listed(listed: Row, limit: int) -> Row:
