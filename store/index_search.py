@@ -152,7 +152,7 @@ def search(
     *,
     k: int,
     settings: SearchSettings | None = None,
-    allowed: Allowed | npt.NDArray[np.int64] | None = None,
+    allowed_A: Allowed | npt.NDArray[np.int64] | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """The k most similar faces of each query, equal cosines ordered by face id.
 
@@ -164,7 +164,7 @@ def search(
         queries_QD: float32, (Q, D), unit length.
         k: how many; fewer come back where fewer are there or allowed.
         settings: of an approximate index; those that its manifest names.
-        allowed: who may be found: face ids, or a filter that `allow` made of them; None allows all.
+        allowed_A: who may be found: face ids, or a filter that `allow` made of them; None allows all.
 
     Returns:
         cosines (Q, K) float32 falling, and face ids (Q, K) int64, K = min(k, faces that are allowed); NOBODY where an
@@ -176,7 +176,7 @@ def search(
     total, dimension = index_size(index)
     if queries_QD.ndim != 2 or queries_QD.shape[1] != dimension:
         raise ArtifactError(f"the index holds vectors of {dimension}, the query has shape {queries_QD.shape}")
-    chosen = allowed if allowed is None or isinstance(allowed, Allowed) else allow(index, allowed)
+    chosen = allowed_A if allowed_A is None or isinstance(allowed_A, Allowed) else allow(index, allowed_A)
     there = total if chosen is None else chosen.count
     wanted = min(k, there)
     if wanted <= 0:  # FAISS refuses to look for nothing

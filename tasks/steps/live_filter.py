@@ -44,7 +44,7 @@ def search_known(
     *,
     k: int,
     settings: SearchSettings | None = None,
-    allowed: npt.NDArray[np.int64] | None = None,
+    allowed_A: npt.NDArray[np.int64] | None = None,
 ) -> list[list[tuple[int, float]]]:
     """The k most similar faces of each query that were not forgotten; where some were, others take their place.
 
@@ -58,15 +58,15 @@ def search_known(
         queries_QD: float32, (Q, D), unit length.
         k: how many.
         settings: of an approximate index, as its manifest names them.
-        allowed: face ids that may be answered with; None allows all.
+        allowed_A: face ids that may be answered with; None allows all.
 
     Returns:
         Face id and cosine of each match, by falling cosine; fewer than k where no more are known.
     """
     gone: set[int] = set()
-    chosen = None if allowed is None else allow(index, allowed)
+    chosen = None if allowed_A is None else allow(index, allowed_A)
     while True:
-        cosines, ids = search(index, queries_QD, k=k, settings=settings, allowed=chosen)
+        cosines, ids = search(index, queries_QD, k=k, settings=settings, allowed_A=chosen)
         forgotten = live_forgotten(storage)
         found = {i for i in np.unique(ids).tolist() if i != NOBODY and forgotten.has_face(faces[i])}
         if not found:
@@ -75,4 +75,4 @@ def search_known(
                 for n in range(len(ids))
             ]
         gone |= found
-        chosen = allow(index, allowed, without=np.fromiter(gone, np.int64, len(gone)))
+        chosen = allow(index, allowed_A, without=np.fromiter(gone, np.int64, len(gone)))

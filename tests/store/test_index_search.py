@@ -69,20 +69,20 @@ def test_every_kind_finds_what_a_matrix_product_finds_when_it_looks_everywhere(i
 @pytest.mark.parametrize("share", [0.5, 0.02, 0.001])
 def test_a_filter_acts_inside_the_search(index: Any, share: float) -> None:
     rows = np.flatnonzero(np.random.default_rng(3).random(N) < share)
-    _, found = search(index, QUERIES, k=10, settings=EVERYTHING, allowed=IDS[rows][::-1])
+    _, found = search(index, QUERIES, k=10, settings=EVERYTHING, allowed_A=IDS[rows][::-1])
     assert set(found.ravel().tolist()) <= set(IDS[rows].tolist())
     assert overlap(found, exact(QUERIES, rows, min(10, len(rows)))) > 0.97
 
 
 def test_a_narrow_filter_is_answered_in_full_though_few_lists_are_asked_for(index: Any) -> None:
     rows = np.array([5, 700, 2_999])
-    _, found = search(index, QUERIES, k=10, settings=SearchSettings(nprobe=1, refine=1, ef=4), allowed=IDS[rows])
+    _, found = search(index, QUERIES, k=10, settings=SearchSettings(nprobe=1, refine=1, ef=4), allowed_A=IDS[rows])
     assert [sorted(line) for line in found.tolist()] == [IDS[rows].tolist()] * len(QUERIES)
 
 
 def test_a_search_changes_nothing_in_the_index(index: Any) -> None:
     before = bytes(faiss.serialize_index(index))
-    search(index, QUERIES, k=10, settings=EVERYTHING, allowed=IDS[::3])
+    search(index, QUERIES, k=10, settings=EVERYTHING, allowed_A=IDS[::3])
     assert bytes(faiss.serialize_index(index)) == before
 
 
@@ -109,22 +109,22 @@ def test_a_filter_may_be_all_but_some_and_be_used_again() -> None:
     first = search(index, QUERIES, k=3)[1]
     rest = allow(index, without=first.ravel())
     assert rest.count == N - len(set(first.ravel().tolist()))
-    again = search(index, QUERIES, k=3, allowed=rest)[1]
+    again = search(index, QUERIES, k=3, allowed_A=rest)[1]
     assert not set(again.ravel().tolist()) & set(first.ravel().tolist())
-    np.testing.assert_array_equal(again, search(index, QUERIES, k=3, allowed=rest)[1])
+    np.testing.assert_array_equal(again, search(index, QUERIES, k=3, allowed_A=rest)[1])
 
 
 def test_a_filter_finds_its_faces_in_an_index_whose_ids_do_not_ascend() -> None:
     shuffled = np.random.default_rng(4).permutation(IDS)
     index = index_of("Flat", shuffled)
     assert indexed_ids(index).tolist() == IDS.tolist()
-    found = search(index, GALLERY[[9]], k=5, allowed=shuffled[[9, 100]])[1]
+    found = search(index, GALLERY[[9]], k=5, allowed_A=shuffled[[9, 100]])[1]
     assert found[0].tolist()[0] == shuffled[9]
     assert set(found[0].tolist()) == {shuffled[9], shuffled[100]}
 
 
 def test_a_filter_that_allows_nobody_known_answers_with_nothing(index: Any) -> None:
-    assert search(index, QUERIES, k=5, allowed=np.array([7], np.int64))[1].shape == (len(QUERIES), 0)
+    assert search(index, QUERIES, k=5, allowed_A=np.array([7], np.int64))[1].shape == (len(QUERIES), 0)
 
 
 def test_equal_cosines_under_a_filter_are_ordered_by_face_id() -> None:
@@ -133,7 +133,7 @@ def test_equal_cosines_under_a_filter_are_ordered_by_face_id() -> None:
     allowed = IDS[40:160]
     query = np.zeros((1, D), np.float32)
     query[0, :4] = (0.1, 0.2, 0.3, 0.927)
-    found = search(index, query, k=50, allowed=allowed)[1]
+    found = search(index, query, k=50, allowed_A=allowed)[1]
     wanted = sorted(range(40, 160), key=lambda n: (-query[0, n % 4], IDS[n]))[:50]
     assert found[0].tolist() == IDS[wanted].tolist()
 
