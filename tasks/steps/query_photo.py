@@ -167,7 +167,7 @@ def query_photo(
     rows = rows_of_faces({"photo_sha256": sha256_hex(data), "uri": uri}, pixels, found, contract=contract)
     net = _encoder(storage.uri, opened.version.manifest.encoder.id, device)
     inputs = np.stack([face_input_of_row(row, net.card, photo_size=size) for row in rows])
-    known = search_known(storage, opened.index, opened.faces, net.embed(inputs), k=k)
+    known = search_known(storage, opened.index, opened.faces, net.embed(inputs), k=k, settings=opened.settings)
     faces = tuple(
         AskedFace(
             box=tuple(round(float(side), 2) for side in row["box"]),
