@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.errors import QueryError
-from store.index_file import index_size
+from store.index_search import index_size
 from store.shards import read_faces, read_vectors
 from store.storage import Storage
 from store.versions import PublishedVersion
@@ -151,7 +151,9 @@ def _search(
     allowed_A: Ids | None,
     options: QueryOptions,
 ) -> list[tuple[Match, ...]]:
-    found = search_known(storage, opened.index, opened.faces, queries_QD, k=options.k, allowed_A=allowed_A)
+    found = search_known(
+        storage, opened.index, opened.faces, queries_QD, k=options.k, settings=opened.settings, allowed_A=allowed_A
+    )
     return [
         tuple(_match(opened.faces[identity], cosine) for identity, cosine in one if cosine >= options.min_cosine)
         for one in found
