@@ -34,8 +34,9 @@ _ENOUGH = 1e-10
 
 
 class BetaCalibration(BaseModel):
-    """log p(cosine | one person) - log p(cosine | two people), with x = (1 + cosine) / 2:
-    rise * ln x - fall * ln(1 - x) + shift, which never falls where the cosine rises, held between two bounds.
+    """The log likelihood ratio of a cosine: rise * ln x - fall * ln(1 - x) + shift, x = (1 + cosine) / 2, held between bounds.
+
+    It never falls where the cosine rises.
 
     The bounds are what the pairs can bear out: among D pairs of two people none may lie above a cosine, and its share is still
     only known to be below about 3 / D.
@@ -44,7 +45,7 @@ class BetaCalibration(BaseModel):
         Kull, Silva Filho, Flach. Beta calibration: a well-founded and easily implemented improvement on logistic calibration for
         binary classifiers. AISTATS 2017. Bounds: Vergeer et al. Numerical likelihood ratios outputted by LR systems are often
         based on extrapolation: when to stop extrapolating? Science & Justice 2016; here by the rule of three, from counts.
-    """  # noqa: D205
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -114,9 +115,9 @@ def fit_beta(same_S: ArrayLike, different_D: ArrayLike) -> BetaCalibration:
         if not negative:
             break
         free.remove(min(negative, key=lambda at: found[at]))
-    rise, fall, shift = (float(value) for value in found)
-    lowest, highest = -float(np.log(len(same) / 3)), float(np.log(len(different) / 3))
-    return BetaCalibration(rise=rise, fall=fall, shift=shift, lowest=min(lowest, 0.0), highest=max(highest, 0.0))
+    rise, fall, shift = (round(float(value), 6) for value in found)
+    lowest, highest = (round(float(np.log(pairs / 3)), 6) for pairs in (len(same), len(different)))
+    return BetaCalibration(rise=rise, fall=fall, shift=shift, lowest=-lowest, highest=highest)
 
 
 def posterior(log_ratio_P: ArrayLike, prior: float) -> Floats:
