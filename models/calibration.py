@@ -83,7 +83,7 @@ class ReliabilityBin(NamedTuple):
     pairs: int
 
 
-def fit_beta(same_S: ArrayLike, different_D: ArrayLike) -> BetaCalibration:
+def fit_beta(same_S: ArrayLike, different_D: ArrayLike, *, counts_D: ArrayLike | None = None) -> BetaCalibration:
     """Fit a calibration to the cosines of labelled pairs, both kinds weighing the same however many there are.
 
     Newton's method on the log-loss of pairs at even odds; an exponent that comes out negative is held at 0, as the paper does,
@@ -92,20 +92,22 @@ def fit_beta(same_S: ArrayLike, different_D: ArrayLike) -> BetaCalibration:
     Args:
         same_S: cosines of pairs of one person, (S,).
         different_D: cosines of pairs of two, (D,).
+        counts_D: how many pairs of two have each of these cosines; one each if not given.
 
     Raises:
         ValueError: fewer than 4 pairs of a kind, or a cosine that is not in [-1, 1]; the message says which.
     """
     same, different = (np.asarray(cosines, np.float64) for cosines in (same_S, different_D))
-    if min(len(same), len(different)) < 4:
+    counts = np.ones(len(different)) if counts_D is None else np.asarray(counts_D, np.float64)
+    if min(len(same), counts.sum()) < 4:
         raise ValueError(
-            f"calibration: got {len(same)} pairs of one person and {len(different)} of two, wanted 4 of each"
+            f"calibration: got {len(same)} pairs of one person and {counts.sum():.0f} of two, wanted 4 of each"
         )
     cosines = np.concatenate([same, different])
     if not np.all(np.abs(cosines) <= 1 + 1e-6):
         raise ValueError("calibration: wanted cosines in [-1, 1], got one beyond or one that is no number")
     truth = np.arange(len(cosines)) < len(same)
-    weights = np.where(truth, 0.5 / len(same), 0.5 / len(different))
+    weights = np.concatenate([np.full(len(same), 0.5 / len(same)), 0.5 * counts / counts.sum()])
     features = _features(cosines)
     free = [0, 1, 2]
     while True:
@@ -116,7 +118,7 @@ def fit_beta(same_S: ArrayLike, different_D: ArrayLike) -> BetaCalibration:
             break
         free.remove(min(negative, key=lambda at: found[at]))
     rise, fall, shift = (round(float(value), 6) for value in found)
-    lowest, highest = (round(float(np.log(pairs / 3)), 6) for pairs in (len(same), len(different)))
+    lowest, highest = (round(float(np.log(pairs / 3)), 6) for pairs in (len(same), counts.sum()))
     return BetaCalibration(rise=rise, fall=fall, shift=shift, lowest=-lowest, highest=highest)
 
 
@@ -126,7 +128,12 @@ def posterior(log_ratio_P: ArrayLike, prior: float) -> Floats:
 
 
 def reliability(
-    probability_P: ArrayLike, same_P: ArrayLike, *, weights_P: ArrayLike | None = None, bins: int = BINS
+    probability_P: ArrayLike,
+    same_P: ArrayLike,
+    *,
+    weights_P: ArrayLike | None = None,
+    counts_P: ArrayLike | None = None,
+    bins: int = BINS,
 ) -> list[ReliabilityBin]:
     """What was said and what was so, bin by bin; bins without pairs are left out.
 
@@ -134,10 +141,12 @@ def reliability(
         probability_P: in [0, 1].
         same_P: bool, whether a pair is one person.
         weights_P: of the pairs; all the same if not given.
+        counts_P: how many pairs each entry stands for; one if not given.
         bins: of equal width.
     """
     p, same = np.asarray(probability_P, np.float64), np.asarray(same_P, np.float64)
     weights = np.ones_like(p) if weights_P is None else np.asarray(weights_P, np.float64)
+    counts = np.ones(len(p)) if counts_P is None else np.asarray(counts_P)
     at = np.minimum((p * bins).astype(np.int64), bins - 1)
     found = []
     for n in np.unique(at):
@@ -148,7 +157,7 @@ def reliability(
                 predicted=float(p[inside] @ weights[inside] / weight),
                 observed=float(same[inside] @ weights[inside] / weight),
                 weight=float(weight / weights.sum()),
-                pairs=int(inside.sum()),
+                pairs=int(counts[inside].sum()),
             )
         )
     return found

@@ -19,6 +19,7 @@ from models.calibration import (
 )
 
 __all__ = [
+    "CELLS",
     "PRESENT",
     "UNCALIBRATED",
     "Calibration",
@@ -26,7 +27,9 @@ __all__ = [
     "LabelledPairs",
     "PairCounts",
     "calibrate",
+    "cell_cosines",
     "check_pairs",
+    "count_cells",
     "false_accept_table",
     "grade",
 ]
@@ -37,6 +40,9 @@ Count = Annotated[int, Field(ge=0)]
 
 PRESENT = 0.5
 """That the person asked about is among the faces searched at all: nobody knows, so even odds."""
+
+CELLS = 4_000
+"""Over [-1, 1]: a cosine is known to 0.0005, which changes a probability by less than a hundredth."""
 
 UNCALIBRATED = "uncalibrated"
 
@@ -53,12 +59,31 @@ _ROWS_A_DECADE = 4
 
 
 class LabelledPairs(NamedTuple):
-    """Cosines of labelled pairs, (S,) of one person and (D,) of two, and how many people and faces they are from."""
+    """Labelled pairs.
+
+    Attributes:
+        same: floating, (S,), the cosine of each pair of one person.
+        different: int64, (CELLS,), how many pairs of two people have a cosine in each cell of `cell_cosines`.
+        people: whose faces these are.
+        faces: how many.
+    """
 
     same: NDArray[np.floating[Any]]
-    different: NDArray[np.floating[Any]]
+    different: NDArray[np.int64]
     people: int
     faces: int
+
+
+def cell_cosines() -> Floats:
+    """The cosine in the middle of each cell, float64 (CELLS,), rising over [-1, 1]."""
+    middles: Floats = (np.arange(CELLS, dtype=np.float64) + 0.5) * (2 / CELLS) - 1
+    return middles
+
+
+def count_cells(cosines_P: ArrayLike) -> NDArray[np.int64]:
+    """How many cosines lie in each cell, int64 (CELLS,); millions of pairs of two people are kept so."""
+    at_P = ((np.asarray(cosines_P) + 1) * (CELLS / 2)).astype(np.int64)
+    return np.bincount(np.clip(at_P, 0, CELLS - 1).reshape(-1), minlength=CELLS)
 
 
 class _Record(BaseModel):
@@ -144,27 +169,24 @@ def grade(same_person: float | None) -> str:
     return next(words for least, words in _GRADES if same_person >= least)
 
 
-def calibrate(
-    fitted: LabelledPairs, checked: LabelledPairs, *, every_different: ArrayLike, faces_a_person: float
-) -> Calibration:
+def calibrate(fitted: LabelledPairs, checked: LabelledPairs, *, faces_a_person: float) -> Calibration:
     """Fit a calibration on some people's pairs and try it on others'.
 
     Args:
         fitted: pairs to fit on.
         checked: pairs of other people.
-        every_different: cosines of all pairs of two people there are, for false hits far out.
         faces_a_person: the mean number of faces of a person.
 
     Raises:
         ValueError: too few pairs, or cosines out of range; the message says which.
     """
-    ratio = fit_beta(fitted.same, fitted.different)
+    ratio = fit_beta(fitted.same, cell_cosines(), counts_D=fitted.different)
     bins = check_pairs(ratio, checked)
     return Calibration(
         ratio=ratio,
         source="labels",
         faces_a_person=round(faces_a_person, 4),
-        false_accepts=false_accept_table(every_different),
+        false_accepts=false_accept_table(fitted.different + checked.different),
         fitted_on=_counts(fitted),
         checked_on=Check(
             **_counts(checked).model_dump(),
@@ -176,23 +198,33 @@ def calibrate(
 
 def check_pairs(ratio: BetaCalibration, pairs: LabelledPairs) -> list[ReliabilityBin]:
     """What the calibration says of labelled pairs at even odds, and what is so; both kinds weigh the same."""
-    cosines = np.concatenate([pairs.same, pairs.different])
-    same = np.arange(len(cosines)) < len(pairs.same)
-    weights = np.where(same, 0.5 / len(pairs.same), 0.5 / len(pairs.different))
-    return reliability(posterior(ratio.log_ratio(cosines), 0.5), same, weights_P=weights)
+    filled = np.flatnonzero(pairs.different)
+    counts = np.concatenate([np.ones(len(pairs.same), np.int64), pairs.different[filled]])
+    same = np.arange(len(counts)) < len(pairs.same)
+    weights = np.where(same, 0.5 / len(pairs.same), 0.5 * counts / pairs.different.sum())
+    cosines = np.concatenate([pairs.same, cell_cosines()[filled]])
+    return reliability(posterior(ratio.log_ratio(cosines), 0.5), same, weights_P=weights, counts_P=counts)
 
 
-def false_accept_table(different_D: ArrayLike) -> list[tuple[float, float]]:
-    """Rising cosines, each with the share of these pairs that reach it, as far out as three pairs tell.
+def false_accept_table(different: NDArray[np.int64]) -> list[tuple[float, float]]:
+    """Rising cosines, each with the share of pairs of two people that reach it, as far out as three pairs tell.
 
     Beyond the last row the share is taken as the last one's: it is known to be no more, and not how much less.
+
+    Args:
+        different: int64, (CELLS,), pairs by cell.
     """
-    ordered = np.sort(np.asarray(different_D, np.float64))
-    decades = np.log10(len(ordered) / 3)
-    shares = 10.0 ** -np.arange(0, decades + 1e-9, 1 / _ROWS_A_DECADE)
-    rows = [(float(np.clip(ordered[-int(np.ceil(len(ordered) * share))], -1, 1)), float(share)) for share in shares]
-    return [(round(cosine, 6), float(f"{share:.4g}")) for cosine, share in rows]
+    reach = np.cumsum(different[::-1])[::-1]  # pairs in this cell or a higher one
+    shares = 10.0 ** -np.arange(0, np.log10(reach[0] / 3) + 1e-9, 1 / _ROWS_A_DECADE)
+    edges = np.arange(CELLS) * (2 / CELLS) - 1
+    rows = []
+    for share in shares:
+        at = int(np.flatnonzero(reach >= reach[0] * share - 1e-6)[-1])
+        rows.append((round(float(edges[at]), 6), float(f"{reach[at] / reach[0]:.4g}")))
+    return list(dict(sorted(rows)).items())
 
 
 def _counts(pairs: LabelledPairs) -> PairCounts:
-    return PairCounts(people=pairs.people, faces=pairs.faces, same=len(pairs.same), different=len(pairs.different))
+    return PairCounts(
+        people=pairs.people, faces=pairs.faces, same=len(pairs.same), different=int(pairs.different.sum())
+    )

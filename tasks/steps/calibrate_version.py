@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from models.card import EncoderCard, parse_card
 from models.pairs import split_for_training
-from models.same_person import Calibration, LabelledPairs, calibrate
+from models.same_person import CELLS, Calibration, LabelledPairs, calibrate, count_cells
 from store.encoders import read_card
 from store.errors import EncoderUnknownError
 from store.manifest import Manifest
@@ -34,7 +34,6 @@ LEAST_PAIRS = 100
 
 _MOST_FACES = 2_000  # of each half
 _PAIRS_A_PERSON = 20  # so that nobody with hundreds of photos is the measure of everybody
-_DIFFERENT_PAIRS = 200_000
 _SEED = 20_261_126
 _CHUNK = 512
 
@@ -76,14 +75,7 @@ def calibrate_version(
     halves = [_labelled(half, faces, photos, ids_N, embeddings_ND) for half in _halves(label_of)]
     pairs = [labelled_pairs(half.emb_LD, half.label_L) for half in halves]
     if sum(_several(half) for half in halves) >= LEAST_PEOPLE and all(len(p.same) >= LEAST_PAIRS for p in pairs):
-        emb_LD = np.concatenate([half.emb_LD for half in halves])
-        label_L = np.concatenate([half.label_L for half in halves])
-        fitted = calibrate(
-            *pairs,
-            every_different=_every_different(emb_LD, label_L),
-            faces_a_person=sum(label_of.values()) / len(label_of),
-        )
-        return fitted.model_dump(mode="json")
+        return calibrate(*pairs, faces_a_person=sum(label_of.values()) / len(label_of)).model_dump(mode="json")
     if card.calibration is None:
         return None
     try:
@@ -107,35 +99,37 @@ def calibration_of(manifest: Manifest) -> Calibration | None:
 
 
 def labelled_pairs(emb_LD: Floats, label_L: npt.NDArray[np.str_]) -> LabelledPairs:
-    """The cosines of pairs of labelled faces: at most 20 pairs of one person, and 200,000 of two drawn by a fixed seed.
+    """All pairs of labelled faces: of one person at most 20, chosen by a fixed seed, of two people all there are.
 
     Args:
         emb_LD: floating, (L, D), unit length.
         label_L: str, (L,), who each face is.
     """
+    people, person_L = np.unique(label_L, return_inverse=True)
+    different = np.zeros(CELLS, np.int64)
+    of_person: dict[int, list[npt.NDArray[np.floating[Any]]]] = {}
+    for start in range(0, len(emb_LD), _CHUNK):
+        rows = np.arange(start, min(start + _CHUNK, len(emb_LD)))
+        cosines = emb_LD[rows] @ emb_LD[start:].T
+        after = rows[:, None] < np.arange(start, len(emb_LD))
+        alike = person_L[rows][:, None] == person_L[start:]
+        different += count_cells(cosines[after & ~alike])
+        for row, column in np.argwhere(after & alike):
+            of_person.setdefault(int(person_L[rows[row]]), []).append(cosines[row, column])
     generator = np.random.default_rng(_SEED)
-    left, right = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    people, person_L, counts = np.unique(label_L, return_inverse=True, return_counts=True)
-    order = np.argsort(person_L, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    for person in np.flatnonzero(counts > 1):
-        rows = order[starts[person] : starts[person + 1]]
-        first, second = np.triu_indices(len(rows), 1)
-        if len(first) > _PAIRS_A_PERSON:
-            kept = generator.choice(len(first), _PAIRS_A_PERSON, replace=False)
-            first, second = first[kept], second[kept]
-        left.append(rows[first])
-        right.append(rows[second])
-    one, other = (generator.integers(max(len(label_L), 1), size=_DIFFERENT_PAIRS) for _ in range(2))
-    if len(label_L) == 0:
-        one = other = np.zeros(0, np.int64)
-    apart = person_L[one] != person_L[other]
+    same = [_some(np.array(of_person[person]), generator) for person in sorted(of_person)]
     return LabelledPairs(
-        same=_cosines(emb_LD, np.concatenate(left), np.concatenate(right)),
-        different=_cosines(emb_LD, one[apart], other[apart]),
+        same=np.clip(np.concatenate([np.zeros(0), *same]), -1, 1),
+        different=different,
         people=len(people),
         faces=len(label_L),
     )
+
+
+def _some(cosines: Floats, generator: np.random.Generator) -> Floats:
+    if len(cosines) <= _PAIRS_A_PERSON:
+        return cosines
+    return cosines[generator.choice(len(cosines), _PAIRS_A_PERSON, replace=False)]
 
 
 def _learnt_from(card: EncoderCard, photos: pa.Table) -> frozenset[str]:
@@ -202,23 +196,3 @@ def _labelled(
 
 def _several(half: _Labelled) -> int:
     return int((np.unique(half.label_L, return_counts=True)[1] > 1).sum())
-
-
-def _cosines(emb_LD: Floats, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    found = np.empty(len(left))
-    for start in range(0, len(left), 65_536):
-        part = slice(start, start + 65_536)
-        found[part] = np.einsum("pd,pd->p", emb_LD[left[part]], emb_LD[right[part]])
-    return np.clip(found, -1, 1)
-
-
-def _every_different(emb_LD: npt.NDArray[np.float32], label_L: npt.NDArray[np.str_]) -> npt.NDArray[np.float32]:
-    """The cosines of all pairs of faces of two people, each pair once."""
-    _, person_L = np.unique(label_L, return_inverse=True)
-    found = []
-    for start in range(0, len(emb_LD), _CHUNK):
-        rows = np.arange(start, min(start + _CHUNK, len(emb_LD)))
-        cosines = emb_LD[rows] @ emb_LD.T
-        found.append(cosines[(person_L[rows][:, None] != person_L) & (rows[:, None] < np.arange(len(emb_LD)))])
-    every: npt.NDArray[np.float32] = np.clip(np.concatenate(found), -1, 1)
-    return every
