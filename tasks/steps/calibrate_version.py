@@ -32,7 +32,8 @@ LEAST_PEOPLE = 20
 LEAST_PAIRS = 100
 """Pairs of one person that each half must have."""
 
-_MOST_FACES = 2_000  # of each half
+_MOST_FACES = (3_000, 20_000)  # of each half: a large gallery asks for false hits further out, and pays for it
+_FACES_SHARE = 50
 _PAIRS_A_PERSON = 20  # so that nobody with hundreds of photos is the measure of everybody
 _SEED = 20_261_126
 _CHUNK = 512
@@ -72,7 +73,10 @@ def calibrate_version(
     """
     card = parse_card(read_card(storage, manifest.encoder.id), where=f"encoder {manifest.encoder.id}")
     label_of = _labels(photos, without=_learnt_from(card, photos))
-    halves = [_labelled(half, faces, photos, ids_N, embeddings_ND) for half in _halves(label_of)]
+    halves = [
+        _labelled(half, faces, photos, ids_N, embeddings_ND)
+        for half in _halves(label_of, most_faces=_most_faces(manifest.faces))
+    ]
     pairs = [labelled_pairs(half.emb_LD, half.label_L) for half in halves]
     if sum(_several(half) for half in halves) >= LEAST_PEOPLE and all(len(p.same) >= LEAST_PAIRS for p in pairs):
         return calibrate(*pairs, faces_a_person=sum(label_of.values()) / len(label_of)).model_dump(mode="json")
@@ -150,13 +154,17 @@ def _labels(photos: pa.Table, *, without: frozenset[str]) -> Counter[str]:
     return Counter({row["values"]: row["counts"] for row in counted if row["values"] not in without})
 
 
-def _halves(label_of: Counter[str]) -> tuple[frozenset[str], frozenset[str]]:
+def _most_faces(gallery: int) -> int:
+    return min(max(gallery // _FACES_SHARE, _MOST_FACES[0]), _MOST_FACES[1])
+
+
+def _halves(label_of: Counter[str], *, most_faces: int) -> tuple[frozenset[str], frozenset[str]]:
     """Two groups of people that share nobody, by a hash of their names, each with about as many faces as are looked at."""
     halves: tuple[list[str], list[str]] = ([], [])
     faces = [0, 0]
     for person in sorted(label_of, key=lambda name: hashlib.sha256(f"{_SEED}:{name}".encode()).digest()):
         half = int(faces[1] < faces[0])
-        if faces[half] < _MOST_FACES:
+        if faces[half] < most_faces:
             halves[half].append(person)
             faces[half] += min(label_of[person], _PAIRS_A_PERSON)
     return frozenset(halves[0]), frozenset(halves[1])
