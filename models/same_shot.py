@@ -13,7 +13,7 @@ __all__ = ["SAME_SHOT", "shot_signature"]
 
 SAME_SHOT = 0.96
 """Least product of two signatures of one photograph. Copies at other sizes and qualities, cut, brightened or grey, seldom fall
-below it; photos taken at different moments hardly ever reach it, even of one person (docs/query.md has the figures)."""
+below it; photos taken at different moments hardly ever reach it, even of one person."""
 
 _TEMPLATE_PX, _SIGNATURE_PX = 112, 14
 

@@ -179,7 +179,8 @@ def _labelled(
 ) -> _Labelled:
     """The main face of each indexed photo of some people, at most 20 photos each, by rising photo hash."""
     theirs = pc.and_(
-        pc.equal(photos["status"], "indexed"), pc.is_in(photos["label"], value_set=pa.array(sorted(people)))
+        pc.equal(photos["status"], "indexed"),
+        pc.is_in(photos["label"], value_set=pa.array(sorted(people), pa.string())),
     )
     columns = ["photo_sha256", "label", "width", "height"]
     chosen = photos.filter(theirs).select(columns).sort_by("photo_sha256").to_pylist()
