@@ -27,12 +27,13 @@ ALERT_VARIABLE = "LOOKALIKE_ALERT_URL"
 Schedules = dict[tuple[str, str], bool]
 
 
-def deploy_everything(*, schedules_on: bool) -> dict[str, Any]:
+def deploy_everything(*, store: str, schedules_on: bool) -> dict[str, Any]:
     """Bring the server that PREFECT_API_URL names up to the files; what is there already is changed, never doubled.
 
     A schedule that somebody has paused or resumed stays as they left it.
 
     Args:
+        store: the uri that deployments are given as their store.
         schedules_on: whether schedules that are new start as the files say; otherwise they are paused.
 
     Returns:
@@ -48,7 +49,7 @@ def deploy_everything(*, schedules_on: bool) -> dict[str, Any]:
             _make_pool(client, pool)
         _make_gpu_limit(client)
         before = _schedules(client)
-        _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(FILE.relative_to(PROJECT)))
+        _deploy_all(store)
         _settle_schedules(client, before, schedules_on=schedules_on)
         block = _alert_block(client)
         names = [_put_automation(client, file, block=block) for file in sorted(AUTOMATIONS.glob("*.yaml"))]
@@ -160,11 +161,13 @@ def _put_automation(client: "SyncPrefectClient", file: Path, *, block: str | Non
     return automation.name
 
 
-def _prefect(*arguments: str) -> None:
-    """Prefect's own command, in the project's root: entrypoints are relative to it, and runs start there."""
+def _deploy_all(store: str) -> None:
+    """Run Prefect's own command in the project's root: entrypoints are relative to it, and runs start there."""
     from store.errors import LookalikeError  # noqa: PLC0415
 
-    command = [str(Path(sys.executable).parent / "prefect"), *arguments]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)  # noqa: S603
+    file = str(FILE.relative_to(PROJECT))
+    command = [str(Path(sys.executable).parent / "prefect"), "--no-prompt", "deploy", "--all", "--prefect-file", file]
+    env = os.environ | {"LOOKALIKE_STORE": store}
+    done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0:
-        raise LookalikeError(f"`prefect {' '.join(arguments)}` failed: {' '.join((done.stdout + done.stderr).split())}")
+        raise LookalikeError(f"`{' '.join(command)}` failed: {' '.join((done.stdout + done.stderr).split())}")

@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from app.store_option import store_of
+
 __all__ = ["add_arguments", "run", "show"]
 
 
@@ -26,7 +28,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise LookalikeError(
             "PREFECT_API_URL names no server: set it (http://127.0.0.1:4200/api), or run `lookalike up`"
         )
-    return deploy_everything(schedules_on=not args.pause_schedules)
+    return deploy_everything(store=store_of(args), schedules_on=not args.pause_schedules)
 
 
 def show(result: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from app.store_option import store_of
 from app.terminal import say
 
 __all__ = ["add_arguments", "add_home", "home_of", "run", "show"]
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         from app.deploying import deploy_everything  # noqa: PLC0415
 
         say("deploying")
-        deployed = deploy_everything(schedules_on=False)
+        deployed = deploy_everything(store=store_of(args), schedules_on=False)
         say("starting a worker")
         server.start_worker()
     except ServerError as error:
