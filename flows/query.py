@@ -6,13 +6,20 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from pydantic import Field
 
+from tasks import policies
 from tasks.query_photo import query_photo
 from tasks.steps.contact_sheet import contact_sheet_markdown
 
 __all__ = ["query"]
 
 
-@flow(name="query", flow_run_name="query {image}", persist_result=True, result_serializer="json")
+@flow(
+    name="query",
+    flow_run_name="query {image}",
+    persist_result=True,
+    result_serializer="json",
+    **policies.QUERY_RUN,
+)
 def query(
     image: str,
     store: str = "lookalike-store",
