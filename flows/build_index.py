@@ -17,6 +17,7 @@ from tasks.steps.children import children
 from tasks.steps.compare_listing import look_at_of
 from tasks.steps.contract import Contract
 from tasks.steps.hold_plan import hold_plan
+from tasks.steps.look_for_photos import answer_plan
 from tasks.steps.plan_build import discard_plan
 from tasks.steps.progress import Stages
 from tasks.steps.summarise import summarise_build
@@ -69,6 +70,8 @@ def build_index(
     computed = {"computed": len(plan.requests), "finished": len(plan.finished), "kept": len(plan.kept)}
     computed |= {"compacted": len(plan.compactions)}
     if not plan.needed:
+        if retry is None:
+            answer_plan(plan, store=store)
         discard_plan(plan, store=store)
         get_run_logger().info("nothing new in %s: nothing published", plan.source)
         return summarise_build(plan, store=store, published=False, seconds=stages.seconds(), computed=computed)
@@ -88,4 +91,6 @@ def build_index(
             checked = check_version(draft, store=store)
         with stages.stage("publish"):
             number = publish_version(checked.draft, store=store, plan=plan)
+    if retry is None:
+        answer_plan(plan, store=store)
     return summarise_build(plan, store=store, published=number is not None, seconds=stages.seconds(), computed=computed)

@@ -1,6 +1,7 @@
 """Where things lie in a store of format 1, and what makes a folder a store."""
 
 from store.errors import LookalikeError, StoreError
+from store.fingerprints import short_hash
 from store.storage import Storage
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "results_folder",
     "version_file",
     "version_folder",
+    "watch_path",
 ]
 
 CURRENT = "versions/CURRENT"
@@ -104,3 +106,8 @@ def compaction_path(shard: str) -> str:
 def results_folder() -> str:
     """Prefect's results."""
     return "runs/results"
+
+
+def watch_path(source: str) -> str:
+    """What is known of a source's listings: announced, and answered by a build."""
+    return f"runs/watch/{short_hash(source)}.json"
