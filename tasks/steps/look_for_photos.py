@@ -21,7 +21,15 @@ from tasks.steps.compare_listing import compare
 from tasks.steps.list_photos import table_of
 from tasks.steps.plan_build import BuildPlan
 
-__all__ = ["Look", "answer_plan", "claim_look", "look_for_photos", "look_until_settled", "watched_sources", "withdraw_look"]
+__all__ = [
+    "Look",
+    "answer_plan",
+    "claim_look",
+    "look_for_photos",
+    "look_until_settled",
+    "watched_sources",
+    "withdraw_look",
+]
 
 _LONGEST_S = 24 * 3600.0
 
@@ -79,7 +87,13 @@ class Look:
 
     def as_json(self) -> dict[str, Any]:
         """What an event tells of it."""
-        return {"source": self.source, "store": self.store, "listing": self.listing, "version": self.version, **self.counts}
+        return {
+            "source": self.source,
+            "store": self.store,
+            "listing": self.listing,
+            "version": self.version,
+            **self.counts,
+        }
 
 
 def watched_sources(source: str | None, *, store: str) -> list[str]:
