@@ -6,15 +6,18 @@ from typing import Annotated, Any, Literal
 from prefect import flow, get_run_logger
 from pydantic import Field
 
+from flows.lineage import record_version
 from flows.shards import align_shards, embed_shards, merge_shards, shards_to_compute
+from flows.showing import log_stage, name_build, show_build
 from tasks import policies
 from tasks.check_version import check_version
 from tasks.list_photos import list_photos
 from tasks.plan_build import plan_build
 from tasks.publish_version import publish_version
 from tasks.resolve_encoder import resolve_encoder
+from tasks.steps.build_metrics import metrics_of_build
 from tasks.steps.children import children
-from tasks.steps.compare_listing import look_at_of
+from tasks.steps.compare_listing import LookAt, look_at_of
 from tasks.steps.contract import Contract
 from tasks.steps.hold_plan import hold_plan
 from tasks.steps.look_for_photos import answer_plan
@@ -26,7 +29,7 @@ from tasks.write_index import write_index
 __all__ = ["build_index"]
 
 
-@flow(name="build-index", flow_run_name="build-index {source}", task_runner=policies.threads())
+@flow(name="build-index", flow_run_name="build {source}", task_runner=policies.threads(), **policies.LONG_RUN)
 def build_index(
     source: str,
     store: str = "lookalike-store",
@@ -51,12 +54,38 @@ def build_index(
         retry: "failed" tries again the photos that could not be read before, and looks at nothing else.
         full: read every photo and compare its hash, whatever its size and time say.
     """
-    stages = Stages()
+    with policies.one_build(store), metrics_of_build(store) as measured:
+        summary = _build(
+            source,
+            store=store,
+            encoder=encoder,
+            labels=labels,
+            workers=workers,
+            shard_photos=shard_photos,
+            look_at=look_at_of(retry=retry, full=full),
+        )
+        measured.append(summary)
+    show_build(summary, store=store)
+    return summary
+
+
+def _build(
+    source: str,
+    *,
+    store: str,
+    encoder: str | None,
+    labels: Literal["folder"] | None,
+    workers: int,
+    shard_photos: int,
+    look_at: LookAt,
+) -> dict[str, Any]:
+    stages = Stages(tell=log_stage)
     contract = Contract()
-    with stages.stage("list"):
+    with stages.stage("list") as counts:
         listed = list_photos(source, store=store)
+        counts["photos"] = listed.listing.rows
         embedder = resolve_encoder(encoder, store=store)
-    with stages.stage("plan"):
+    with stages.stage("plan") as counts:
         plan = plan_build(
             listed,
             store=store,
@@ -64,33 +93,37 @@ def build_index(
             encoder=embedder.id,
             labels=labels,
             shard_photos=shard_photos,
-            look_at=look_at_of(retry=retry, full=full),
+            look_at=look_at,
             may_compact=True,
         )
+        counts.update({"photos": plan.table.rows, "shards to compute": len(plan.requests)})
+    name_build(plan.source, plan.counts)
     computed = {"computed": len(plan.requests), "finished": len(plan.finished), "kept": len(plan.kept)}
     computed |= {"compacted": len(plan.compactions)}
     if not plan.needed:
-        if retry is None:
-            answer_plan(plan, store=store)
+        answer_plan(plan, store=store, look_at=look_at)
         discard_plan(plan, store=store)
         get_run_logger().info("nothing new in %s: nothing published", plan.source)
         return summarise_build(plan, store=store, published=False, seconds=stages.seconds(), computed=computed)
     with hold_plan(plan, store=store):
         with children(min(workers, shards_to_compute(plan))):
-            with stages.stage("align"):
+            with stages.stage("align") as counts:
                 found = align_shards(plan, store=store, contract=contract)
+                counts.update({"photos": sum(ref.rows for ref in plan.requests), "shards": len(plan.requests)})
             if plan.compactions:
                 with stages.stage("compact"):
                     merged, embedded = merge_shards(plan, store=store, contract=contract, encoder=embedder)
                     found, plan = [*found, *merged], replace(plan, embedded=plan.embedded | embedded)
-            with stages.stage("embed"):
-                embed_shards(found, plan, store=store, contract=contract, encoder=embedder)
-        with stages.stage("index"):
+            with stages.stage("embed") as counts:
+                counts.update(embed_shards(found, plan, store=store, contract=contract, encoder=embedder))
+        with stages.stage("index") as counts:
             draft = write_index(plan, store=store, contract=contract, encoder=embedder)
+            counts["faces"] = draft.rows
         with stages.stage("check"):
             checked = check_version(draft, store=store)
         with stages.stage("publish"):
             number = publish_version(checked.draft, store=store, plan=plan)
-    if retry is None:
-        answer_plan(plan, store=store)
+    answer_plan(plan, store=store, look_at=look_at)
+    if number is not None:
+        record_version(plan, number, store=store, contract=contract, encoder=embedder, faces=draft.rows)
     return summarise_build(plan, store=store, published=number is not None, seconds=stages.seconds(), computed=computed)

@@ -7,6 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
 from flows.shards import align_shards, embed_shards
+from flows.showing import log_stage
 from tasks import policies
 from tasks.evaluate_encoder import evaluate_encoder
 from tasks.plan_evaluation import plan_evaluation
@@ -26,6 +27,7 @@ __all__ = ["evaluate"]
     task_runner=policies.threads(),
     persist_result=True,
     result_serializer="json",
+    **policies.LONG_RUN,
 )
 def evaluate(
     images: str,
@@ -51,7 +53,7 @@ def evaluate(
         workers: child processes that compute shards.
         shard_photos: photos a shard, about.
     """
-    stages, contract = Stages(), Contract()
+    stages, contract = Stages(tell=log_stage), Contract()
     with stages.stage("list"):
         embedder = resolve_encoder(encoder, store=store)
         plan = plan_evaluation(

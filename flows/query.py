@@ -6,12 +6,19 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from pydantic import Field
 
+from tasks import policies
 from tasks.query_photo import query_photo
 
 __all__ = ["query"]
 
 
-@flow(name="query", flow_run_name="query {image}", persist_result=True, result_serializer="json")
+@flow(
+    name="query",
+    flow_run_name="query {image}",
+    persist_result=True,
+    result_serializer="json",
+    **policies.QUERY_RUN,
+)
 def query(
     image: str,
     store: str = "lookalike-store",

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from prefect import unmapped
 from prefect.futures import PrefectFuture, as_completed
 
+from flows.showing import Progress
 from store.refs import ArtifactRef
 from tasks import policies
 from tasks.compact_shards import compact_shards
@@ -13,6 +14,7 @@ from tasks.embed_faces import embed_faces
 from tasks.find_faces import find_faces
 from tasks.steps.compact_shards import CompactedShard
 from tasks.steps.contract import Contract
+from tasks.steps.embed_faces import EmbeddedFaces
 from tasks.steps.find_faces import FoundFaces, shard_of
 from tasks.steps.plan_build import BuildPlan
 from tasks.steps.progress import report
@@ -68,18 +70,21 @@ def shards_to_compute(plan: BuildPlan) -> int:
 
 def embed_shards(
     found: Sequence[FoundFaces], plan: ShardPlan, *, store: str, contract: Contract, encoder: EncoderRef
-) -> None:
-    """Embed every shard that the next version stands on and that this encoder has not embedded."""
+) -> dict[str, int]:
+    """Embed every shard that the next version stands on and that this encoder has not embedded; returns how much it was."""
     shards = [*found, *(FoundFaces(shard=ref, computed=False) for ref in plan.kept)]
     missing = [shard for shard in shards if shard_of(shard.shard) not in plan.embedded]
     task = policies.stored_in(embed_faces, store, refresh=True)
     fixed: dict[str, Any] = {"store": unmapped(store), "contract": unmapped(contract), "encoder": unmapped(encoder)}
-    _results("embed", [*task.map(missing, **fixed)])
+    done: list[EmbeddedFaces] = _results("embed", [*task.map(missing, **fixed)])
+    return {"faces": sum(one.embeddings.rows for one in done), "shards": len(done)}
 
 
 def _results(stage: str, futures: list[PrefectFuture[Any]]) -> list[Any]:
     """The futures' results in their order; the first failure is raised when all have ended."""
     report(stage, 0, len(futures))
+    progress = Progress(stage, len(futures))
     for done, _ in enumerate(as_completed(futures), start=1):
         report(stage, done, len(futures))
+        progress.at(done)
     return [future.result() for future in futures]

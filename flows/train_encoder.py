@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 from prefect import flow
 from pydantic import Field
 
+from flows.lineage import record_encoder
 from flows.shards import align_shards
+from flows.showing import log_stage
 from models.training import TrainingSettings
 from tasks import policies
 from tasks.list_photos import list_photos
@@ -22,7 +24,7 @@ from tasks.train_encoder import train_encoder as train
 __all__ = ["train_encoder"]
 
 
-@flow(name="train-encoder", flow_run_name="train-encoder {source}", task_runner=policies.threads())
+@flow(name="train-encoder", flow_run_name="train {source}", task_runner=policies.threads(), **policies.LONG_RUN)
 def train_encoder(
     source: str,
     store: str = "lookalike-store",
@@ -53,7 +55,7 @@ def train_encoder(
         promotion_margin: by how much precision@1 must be better than that of the network it started from and of the
             encoder in use, on people nothing was learnt from, for the store to use the new encoder.
     """
-    stages = Stages()
+    stages = Stages(tell=log_stage)
     contract = Contract()
     with stages.stage("list"):
         listed = list_photos(source, store=store)
@@ -64,7 +66,7 @@ def train_encoder(
     with hold_plan(plan, store=store):
         with stages.stage("align"), children(workers):
             align_shards(plan, store=store, contract=contract)
-        with stages.stage("train"):
+        with stages.stage("train"), policies.gpu_if(device):
             order = TrainingOrder(
                 start=start,
                 network=network,
@@ -75,4 +77,5 @@ def train_encoder(
             )
             trained = train(plan, order, store=store, contract=contract)
     discard_plan(plan, store=store)
+    record_encoder(trained.encoder, store=store, contract=contract, promoted=trained.promoted)
     return trained

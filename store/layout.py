@@ -1,5 +1,7 @@
 """Where things lie in a store of format 1, and what makes a folder a store."""
 
+import re
+
 from store.errors import LookalikeError, StoreError
 from store.fingerprints import short_hash
 from store.storage import Storage
@@ -18,6 +20,7 @@ __all__ = [
     "photos_path",
     "request_path",
     "results_folder",
+    "short_name",
     "version_file",
     "version_folder",
     "watch_path",
@@ -60,6 +63,12 @@ def open_store(uri: str, *, create: bool = False) -> Storage:
     if create:
         storage.check_writable()
     return storage
+
+
+def short_name(uri: str) -> str:
+    """A store's name where no uri can stand, as in a file's name: its last folder, and a hash that tells it from others."""
+    last = re.sub(r"[^\w.-]+", "-", uri.rstrip("/").rsplit("/", 1)[-1]).strip("-")
+    return f"{last or 'store'}-{short_hash(uri)[:8]}"
 
 
 def photos_path(contract: str, shard: str) -> str:

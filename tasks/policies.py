@@ -4,27 +4,48 @@ What computes a shard is cached under a key of its inputs, its parameters and it
 publishes is never cached. Only what can heal is tried again: time-outs, throttling, 5xx and a dead child.
 """
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from prefect import get_client, get_run_logger
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
+from prefect.concurrency.sync import concurrency
 from prefect.context import TaskRunContext
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.filesystems import RemoteFileSystem
+from prefect.settings import get_current_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import Task, exponential_backoff
 
 from store.errors import UnavailableError
 from store.fingerprints import short_hash
-from store.layout import results_folder
+from store.layout import results_folder, short_name
 from store.storage import Storage
 from tasks.steps.children import ChildDiedError
 from tasks.steps.embed_faces import EMBED_FACES_VERSION
 from tasks.steps.find_faces import FIND_FACES_VERSION, shard_of
 
-__all__ = ["EMBED", "FIND", "ONCE", "WORKERS", "can_heal", "stored_in", "threads"]
+__all__ = [
+    "EMBED",
+    "FIND",
+    "GPU_LIMIT",
+    "LONG_RUN",
+    "ONCE",
+    "QUERY_RUN",
+    "WORKERS",
+    "can_heal",
+    "gpu_if",
+    "one_build",
+    "store_limit",
+    "stored_in",
+    "threads",
+]
 
 WORKERS = os.cpu_count() or 1
 """Children, and threads that wait for them, where nobody says how many."""
@@ -115,3 +136,62 @@ def _result_storage(store: str) -> Any:
     save: Callable[..., Any] = block.save
     save(f"lookalike-results-{short_hash(uri)}", overwrite=True)
     return block
+
+
+LONG_RUN: dict[str, Any] = {"timeout_seconds": 24 * 3600.0}
+"""Building, training, evaluating, forgetting: a run that goes on for a day is stopped. What it finished is kept, so that the same
+run started again goes on; the `lookalike` command takes the limit off, for whoever started it sees it run."""
+
+QUERY_RUN: dict[str, Any] = {"timeout_seconds": 15 * 60.0}
+"""One question: most of its time is a process that starts, or weights that are downloaded the first time."""
+
+GPU_LIMIT = "gpu"
+"""The global limit on work for GPUs; an operator sets it to their number."""
+
+_LEASE_S = 120.0
+"""A slot whose holder died is free again so much later."""
+
+
+def store_limit(store: str) -> str:
+    """The name of the global limit that lets one build at a time into a store."""
+    return f"store-{short_name(Storage(store).uri)}"
+
+
+@contextlib.contextmanager
+def one_build(store: str) -> Iterator[None]:
+    """Let one run at a time change a store; others wait here.
+
+    Two builds of one store do no harm, but do each other's work. So what is waited for is a lease: it ends with the run, two
+    minutes after its process was killed, and while Prefect's server is away the run that holds it goes on.
+    """
+    with _slot(store_limit(store)):
+        yield
+
+
+@contextlib.contextmanager
+def gpu_if(device: Literal["cpu", "cuda"]) -> Iterator[None]:
+    """Take one of the slots of the limit `gpu`, where the work is for one."""
+    with _slot(GPU_LIMIT) if device == "cuda" else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def _slot(name: str) -> Iterator[None]:
+    """A slot of a global limit, which is made with one slot where there is none; without a server nobody else is there."""
+    if get_current_settings().api.url is None:
+        yield
+        return
+    limit = _limit(name)
+    if limit.active_slots >= limit.limit:
+        get_run_logger().info("waiting for %s: all %d slots are taken", name, limit.limit)
+    with concurrency(name, strict=True, lease_duration=_LEASE_S, raise_on_lease_renewal_failure=False):
+        yield
+
+
+def _limit(name: str) -> GlobalConcurrencyLimitResponse:
+    with get_client(sync_client=True) as client:
+        with contextlib.suppress(ObjectNotFound):
+            return client.read_global_concurrency_limit_by_name(name)
+        with contextlib.suppress(ObjectAlreadyExists):  # another run was first
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
+        return client.read_global_concurrency_limit_by_name(name)

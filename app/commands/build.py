@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     store = store_of(args)
     with showing_progress():
         refuse_early(args, store=store)  # which brings the encoder, from the web if need be
-        return build_index.with_options(task_runner=policies.threads(args.workers))(
+        return build_index.with_options(task_runner=policies.threads(args.workers), timeout_seconds=0)(
             source=args.source,
             store=store,
             encoder=args.encoder,

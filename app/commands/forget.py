@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from flows.forget import forget  # noqa: PLC0415
 
     with showing_progress():
-        return forget(store=store, ticket=ticket)
+        return forget.with_options(timeout_seconds=0)(store=store, ticket=ticket)
 
 
 def show(result: dict[str, Any]) -> str:

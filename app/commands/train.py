@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         **{name: value for name, value in asked.items() if value is not None},
     )
     with showing_progress():
-        trained = train_encoder.with_options(task_runner=policies.threads(args.workers))(
+        trained = train_encoder.with_options(task_runner=policies.threads(args.workers), timeout_seconds=0)(
             source=args.source,
             store=store,
             start=args.start,

@@ -17,7 +17,7 @@ from store.sources import Listing, list_source
 from store.storage import Storage, normalise_uri
 from store.versions import current_number, read_file, read_version
 from store.watch_record import WatchRecord, answer_listing, claim_listing, read_watch_record, withdraw_claim
-from tasks.steps.compare_listing import compare
+from tasks.steps.compare_listing import LookAt, compare
 from tasks.steps.list_photos import table_of
 from tasks.steps.plan_build import BuildPlan
 
@@ -167,9 +167,10 @@ def withdraw_look(claimed: Look, before: Look) -> None:
     withdraw_claim(open_store(before.store), before.source, claimed.record, before.record)
 
 
-def answer_plan(plan: BuildPlan, *, store: str) -> None:
-    """Note that a build has dealt with everything that its source listed."""
-    answer_listing(open_store(store), plan.source, plan.listing.sha256)
+def answer_plan(plan: BuildPlan, *, store: str, look_at: LookAt) -> None:
+    """Note that a build has dealt with everything that its source listed, unless it looked at failed photos only."""
+    if look_at != "failed":
+        answer_listing(open_store(store), plan.source, plan.listing.sha256)
 
 
 def _listing(uri: str, storage: Storage) -> pa.Table:

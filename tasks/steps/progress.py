@@ -4,9 +4,10 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-__all__ = ["Stages", "listening", "report"]
+__all__ = ["Stages", "listening", "report", "stage_line"]
 
 Listener = Callable[[str, int, int], None]
+Teller = Callable[[str, float, dict[str, int]], None]
 
 _listener: Listener | None = None
 
@@ -28,22 +29,44 @@ def report(stage: str, done: int, total: int) -> None:
         _listener(stage, done, total)
 
 
-class Stages:
-    """The seconds of each stage, and of all together since this was made."""
+def stage_line(name: str, seconds: float, counts: dict[str, int]) -> str:
+    """One line of a log on a stage that is over: `align: 1,204 photos, 5 shards in 61.2 s (19.7 photos/s)`.
 
-    def __init__(self) -> None:
+    Args:
+        name: of the stage.
+        seconds: it took.
+        counts: how many of what; the first is what the speed is told in.
+    """
+    told = ", ".join(f"{n:,} {what}" for what, n in counts.items())
+    first, n = next(iter(counts.items()), ("", 0))
+    speed = f" ({n / seconds:,.1f} {first}/s)" if n and seconds >= 1 else ""
+    return f"{name}: {told + ' in ' if told else ''}{seconds:.1f} s{speed}"
+
+
+class Stages:
+    """The seconds of each stage, and of all together since this was made.
+
+    Args:
+        tell: is told of each stage that is over: its name, seconds, and how many of what.
+    """
+
+    def __init__(self, tell: Teller | None = None) -> None:
         self._start = time.monotonic()
         self._seconds: dict[str, float] = {}
+        self._tell = tell
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the time of this block as the stage's."""
+    def stage(self, name: str) -> Iterator[dict[str, int]]:
+        """Count the time of this block as the stage's; the block may say how many of what, in the dictionary it is given."""
         start = time.monotonic()
+        counts: dict[str, int] = {}
         report(name, 0, 0)
         try:
-            yield
+            yield counts
         finally:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - start
+        if self._tell is not None:
+            self._tell(name, time.monotonic() - start, counts)
 
     def seconds(self) -> dict[str, float]:
         """Seconds a stage, and their `total` from the first line to now."""

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from store.layout import open_store
 from store.manifest import Manifest
 from store.schemas import VERSION_PHOTOS, from_parquet
@@ -11,9 +14,14 @@ from tasks.steps.find_faces import shard_of
 from tasks.steps.plan_build import BuildPlan
 from tasks.steps.report import count_rejects
 
-__all__ = ["summarise_build"]
+__all__ = ["REJECTED", "summarise_build"]
+
+REJECTED = ("unreadable", "too_large", "too_small", "failed")
+"""Statuses of photos that could not be used."""
 
 _REJECTS = 8
+_COLUMNS = ["status", "reason", "shard"]
+_NO_PHOTOS = VERSION_PHOTOS.empty_table().select(_COLUMNS)
 _LOOK_IN = {"photos": "photos.parquet", "report": "report.html"}
 _NOTHING_EMBEDDED = {"faces": 0, "from_stored_crops": 0, "instead_of": None}
 
@@ -33,6 +41,7 @@ def summarise_build(
     storage = open_store(store)
     version = read_version(storage) if current_number(storage) is not None else None
     manifest = version.manifest if version else None
+    photos = _photos(storage, version) if version and published else _NO_PHOTOS
     return {
         "version": version.number if version else None,
         "parent": manifest.parent if manifest else None,
@@ -40,7 +49,8 @@ def summarise_build(
         "plan": plan.counts.as_json(),
         "photos": {status: n for status, n in manifest.counts.items() if n} if manifest else {},
         "seen": manifest.photos if manifest else 0,
-        "rejects": _rejects(storage, version) if version and published else [],
+        "rejects": _rejects(photos),
+        "new": _new(photos, plan),
         "look_in": _look_in(storage, version) if version else {},
         "faces": manifest.faces if manifest else 0,
         "index": None
@@ -71,11 +81,23 @@ def _embedded(storage: Storage, plan: BuildPlan, manifest: Manifest) -> dict[str
     }
 
 
-def _rejects(storage: Storage, version: PublishedVersion) -> list[dict[str, Any]]:
-    """The commonest reasons why photos are not in the index."""
+def _photos(storage: Storage, version: PublishedVersion) -> pa.Table:
+    """What became of each photo of a version, and the shard that its row is from."""
     data = read_file(storage, version, "photos.parquet")
-    photos = from_parquet(data, VERSION_PHOTOS, where="photos.parquet", columns=["status", "reason"])
+    return from_parquet(data, VERSION_PHOTOS, where="photos.parquet", columns=_COLUMNS)
+
+
+def _rejects(photos: pa.Table) -> list[dict[str, Any]]:
+    """The commonest reasons why photos are not in the index."""
     return [{"status": status, "reason": reason, "photos": n} for status, reason, n in count_rejects(photos)[:_REJECTS]]
+
+
+def _new(photos: pa.Table, plan: BuildPlan) -> dict[str, int]:
+    """Photos that this build computed, and those of them that could not be used; no face is no reject."""
+    shards = pa.array([shard_of(ref) for ref in (*plan.requests, *plan.finished)], pa.string())
+    new = photos.filter(pc.is_in(photos["shard"], value_set=shards))
+    rejected = pc.sum(pc.is_in(new["status"], value_set=pa.array(REJECTED))).as_py() or 0
+    return {"photos": new.num_rows, "rejected": rejected}
 
 
 def _look_in(storage: Storage, version: PublishedVersion) -> dict[str, str]:
