@@ -82,7 +82,15 @@ def test_twenty_photos_dropped_into_a_folder_are_published_once_without_a_hand(
     before = len(builds())
     watch = (str(BIN / "lookalike"), "watch", str(inbox), "--store", store, "--settle", "1")
     with running(prefect, "worker", "start", "--pool", "cpu", "--type", "process", env=env, log=tmp_path / "worker"):
-        deploy = (prefect, "--no-prompt", "deploy", "--name", "build-index/local", "--prefect-file", "deployments/prefect.yaml")
+        deploy = (
+            prefect,
+            "--no-prompt",
+            "deploy",
+            "--name",
+            "build-index/local",
+            "--prefect-file",
+            "deployments/prefect.yaml",
+        )
         subprocess.run(deploy, env=env, cwd=PROJECT, check=True, capture_output=True, timeout=300)
         with running(*watch, env=env, log=tmp_path / "watcher"):
             wait_for(lambda: "watching" in (tmp_path / "watcher").read_text(), seconds=120)
