@@ -45,9 +45,7 @@ def emit_arrival(look: Look, *, deployment: str, full: bool) -> None:
         "lookalike.store": look.store,
         "lookalike.deployment": deployment,
     }
-    event = Event(
-        event=ARRIVED, occurred=datetime.now(UTC), resource=Resource(resource), payload=look.as_json() | {"full": full}
-    )
+    event = Event(event=ARRIVED, resource=Resource(resource), payload=look.as_json() | {"full": full})
     with get_client(sync_client=True) as client:
         client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()
 

@@ -5,11 +5,14 @@ touched. Children are spawned, never forked, so that they may use a GPU, and lea
 """
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
+import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,7 +20,7 @@ import pebble
 
 from store.errors import LookalikeError
 
-__all__ = ["ChildDiedError", "children", "run_in_child"]
+__all__ = ["ChildDiedError", "children", "gpus", "run_in_child"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,12 +43,18 @@ class ChildDiedError(LookalikeError):
 
 
 @contextlib.contextmanager
-def children(workers: int) -> Iterator[None]:
-    """Keep `workers` children for the calls made in this block, from whatever thread."""
+def children(workers: int, *, gpus: Sequence[str] = ()) -> Iterator[None]:
+    """Keep `workers` children for the calls made in this block, from whatever thread.
+
+    Args:
+        workers: how many.
+        gpus: as CUDA_VISIBLE_DEVICES names them, at least as many: each child sees one that no other child sees.
+    """
     global _pool  # noqa: PLW0603
     before = _pool
     context = multiprocessing.get_context("spawn")
-    _pool = pebble.ProcessPool(max_workers=workers, initializer=_settle, initargs=(os.getpid(),), context=context)
+    settled = (os.getpid(), tuple(gpus), tempfile.mkdtemp(prefix="lookalike-gpus-") if gpus else "")
+    _pool = pebble.ProcessPool(max_workers=workers, initializer=_settle, initargs=settled, context=context)
     try:
         yield
         _pool.close()
@@ -57,6 +66,8 @@ def children(workers: int) -> Iterator[None]:
         for future in list(_waiting):  # a stopped pool leaves these unanswered, and their threads waiting
             future.cancel()
         _pool = before
+        if settled[2]:
+            shutil.rmtree(settled[2], ignore_errors=True)
 
 
 def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -88,8 +99,23 @@ def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
     return result
 
 
-def _settle(parent: int) -> None:
-    """Run once in each child: one thread a library, and an end when the parent is gone."""
+def gpus() -> tuple[str, ...]:
+    """This machine's GPUs, as CUDA_VISIBLE_DEVICES names them.
+
+    Raises:
+        LookalikeError: there is none.
+    """
+    import torch  # noqa: PLC0415
+
+    count = torch.cuda.device_count()
+    if not count:
+        raise LookalikeError("no GPU was found here: compute on the processor, with the device cpu")
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return tuple(visible[:count]) or tuple(str(n) for n in range(count))
+
+
+def _settle(parent: int, gpus: tuple[str, ...], slots: str) -> None:
+    """Run once in each child: one thread a library, a GPU of its own, and an end when the parent is gone."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -97,6 +123,21 @@ def _settle(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = _free_one(gpus, slots)  # before torch is imported
     import torch  # noqa: PLC0415
 
     torch.set_num_threads(1)
+
+
+def _free_one(gpus: tuple[str, ...], slots: str) -> str:
+    """The first GPU that no other child holds; the kernel frees it when this child dies, however it does."""
+    for number, gpu in enumerate(gpus):
+        slot = os.open(os.path.join(slots, str(number)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(slot)
+        else:
+            return gpu  # the descriptor stays open as long as this process lives
+    raise LookalikeError(f"all {len(gpus)} GPUs are taken by other children")

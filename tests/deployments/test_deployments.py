@@ -13,6 +13,7 @@ FILE = PROJECT / "deployments" / "prefect.yaml"
 BIN = Path(sys.executable).parent
 KNOWN = {
     "name", "entrypoint", "description", "tags", "parameters", "enforce_parameter_schema", "concurrency_limit", "work_pool",
+    "triggers", "schedules",
 }  # fmt: skip
 
 
@@ -28,7 +29,8 @@ def test_every_deployment_has_known_keys_and_an_entrypoint_that_is_a_flow_with_i
         flow = getattr(importlib.import_module(module.replace("/", ".")), function)
         assert set(entry["parameters"]) <= set(flow.parameters.properties)
         names.append(f"{flow.name}/{entry['name']}")
-    assert names == ["build-index/local", "train-encoder/local", "query/local", "evaluate/local", "forget/local"]
+    wanted = ["build-index/local", "train-encoder/local", "query/local", "evaluate/local", "forget/local"]
+    assert names == [*wanted, "watch-source/local"]
 
 
 def test_readme_names_every_deployment():
