@@ -1,6 +1,7 @@
 # make demo   set up, then the main job on drawn people      make test   set up, then the tests
 # make check  lint, types, import contracts, format          make bench  measure the store named by STORE=
 # make lock   pin what pyproject.toml asks for; UPGRADE=1 takes the newest of everything
+# make test-long   the tests that take minutes: a cluster, a killed server, killed workers
 # make s3-check   run the S3 tests against a one-node Ceph on loopback (root, Debian's ceph-mon ceph-osd radosgw ceph-common)
 # make faults break a store in every way there is, for hours; goes on where it was stopped
 # make setup TORCH_BACKEND=cpu   a CPU-only torch (6 GB of CUDA packages less); say it once, before anything else
@@ -25,10 +26,10 @@ CUDA := ^(nvidia-|cuda-|triton==)
 
 timed = t0=$$(date +%s); echo "== $(1)"; $(2); echo "== $(1): done in $$(( $$(date +%s) - t0 )) s"
 
-.PHONY: help setup setup-dev demo test s3-check check format bench faults lock clean
+.PHONY: help setup setup-dev demo test test-long s3-check check format bench faults lock clean
 
 help:
-	@sed -n '1,6s/^# //p' Makefile
+	@sed -n '1,7s/^# //p' Makefile
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"lookalike needs Python 3.11 or newer, got {sys.version.split()[0]}: run make with PYTHON=python3.11")'
@@ -50,6 +51,9 @@ demo: setup
 
 test: setup-dev
 	@$(call timed,the tests,$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS))
+
+test-long: setup-dev
+	@$(call timed,the long tests,$(BIN)/python -m pytest -m long $(PYTEST_ARGS))
 
 s3-check: setup-dev
 	@folder=$$(mktemp -d); trap "benchmarks/faults/radosgw.sh stop $$folder; rm -rf $$folder" EXIT; \
