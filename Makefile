@@ -1,8 +1,8 @@
 # make demo   set up, then the main job on drawn people      make test   set up, then the tests
 # make check  lint, types, import contracts, format          make bench  measure the store named by STORE=
 # make lock   pin what pyproject.toml asks for; UPGRADE=1 takes the newest of everything
-# make test-long   the tests that take minutes: a cluster, a killed server, killed workers
 # make s3-check   run the S3 tests against a one-node Ceph on loopback (root, Debian's ceph-mon ceph-osd radosgw ceph-common)
+# make test-long  the tests that take minutes: outages, crashes, PostgreSQL
 # make faults break a store in every way there is, for hours; goes on where it was stopped
 # make setup TORCH_BACKEND=cpu   a CPU-only torch (6 GB of CUDA packages less); say it once, before anything else
 
@@ -53,7 +53,7 @@ test: setup-dev
 	@$(call timed,the tests,$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS))
 
 test-long: setup-dev
-	@$(call timed,the long tests,$(BIN)/python -m pytest -m long $(PYTEST_ARGS))
+	@$(call timed,the long tests,$(BIN)/python -m pytest --long $(PYTEST_ARGS))
 
 s3-check: setup-dev
 	@folder=$$(mktemp -d); trap "benchmarks/faults/radosgw.sh stop $$folder; rm -rf $$folder" EXIT; \

@@ -11,6 +11,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 def prepare_prefect(*, verbose: bool = False) -> None:
     """Give Prefect a home inside the project, time to start, and no telemetry; what the user has set stays.
 
+    A server that `lookalike up` started there is used, unless the environment names another.
+
     Args:
         verbose: Prefect's own log lines go to stderr too; otherwise only lookalike's.
     """
@@ -27,3 +29,9 @@ def prepare_prefect(*, verbose: bool = False) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if "PREFECT_API_URL" not in os.environ:
+        from app.local_server import running_api  # noqa: PLC0415
+
+        url = running_api(Path(os.environ["PREFECT_HOME"]))
+        if url is not None:
+            os.environ["PREFECT_API_URL"] = url

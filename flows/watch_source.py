@@ -6,6 +6,7 @@ from prefect import flow
 from pydantic import Field
 
 from store.errors import LookalikeError
+from tasks import policies
 from tasks.announce_photos import announce_photos
 from tasks.look_for_photos import look_for_photos
 from tasks.steps.look_for_photos import watched_sources
@@ -13,7 +14,7 @@ from tasks.steps.look_for_photos import watched_sources
 __all__ = ["watch_source"]
 
 
-@flow(name="watch-source", flow_run_name="watch-source")
+@flow(name="watch-source", flow_run_name="watch-source", **policies.WATCH_RUN)
 def watch_source(
     source: str | None = None,
     store: str = "lookalike-store",

@@ -3,11 +3,15 @@
 N faces, H rows, W columns, D dimensions of an embedding, B the file's own fixed batch.
 """
 
+import os
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # its import would give the machine an id and report to its makers
+
+import onnxruntime
 
 from models.card import EncoderCard
 from models.encoder_error import EncoderError

@@ -8,7 +8,7 @@ import tempfile
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,17 @@ os.environ |= {
     "LOOKALIKE_CACHE": str(Path(HOME.name) / "cache"),
     "LOOKALIKE_WEIGHTS_URL": "http://127.0.0.1:9",  # nothing is downloaded from anybody
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests marked long, and no others")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = bool(config.getoption("--long"))
+    others = [item for item in items if (item.get_closest_marker("long") is not None) is not wanted]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +66,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def any_port() -> Callable[[], int]:
+    """Gives a port of the loopback interface that nobody uses."""
+    return free_port
 
 
 @pytest.fixture(scope="session")

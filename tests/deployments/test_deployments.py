@@ -1,78 +1,166 @@
-import importlib
+"""One machine, as README and docs/operate.md say: a real server and worker, deployed, used and stopped."""
+
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-import yaml
+
+pytestmark = pytest.mark.flow
 
 PROJECT = Path(__file__).resolve().parents[2]
-FILE = PROJECT / "deployments" / "prefect.yaml"
 BIN = Path(sys.executable).parent
-KNOWN = {
-    "name", "entrypoint", "description", "tags", "parameters", "enforce_parameter_schema", "concurrency_limit", "work_pool",
-    "triggers", "schedules",
-}  # fmt: skip
+BROKEN = 2
 
 
-def deployments():
-    return yaml.safe_load(FILE.read_text())["deployments"]
+def run(*command, env):
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]], env=env, cwd=PROJECT, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
-def test_every_deployment_has_known_keys_and_an_entrypoint_that_is_a_flow_with_its_parameters():
-    names = []
-    for entry in deployments():
-        assert set(entry) <= KNOWN
-        module, function = entry["entrypoint"].removesuffix(".py").split(".py:")
-        flow = getattr(importlib.import_module(module.replace("/", ".")), function)
-        assert set(entry["parameters"]) <= set(flow.parameters.properties)
-        names.append(f"{flow.name}/{entry['name']}")
-    wanted = ["build-index/local", "train-encoder/local", "query/local", "evaluate/local", "forget/local"]
-    assert names == [*wanted, "watch-source/local"]
+@pytest.fixture(scope="module")
+def up(tmp_path_factory, alerts, any_port):
+    """What `lookalike up` said, and the environment of the user who typed it."""
+    folder = tmp_path_factory.mktemp("up")
+    (folder / "user").mkdir()
+    dropped = ("PREFECT_HOME", "LOOKALIKE_CACHE", "XDG_CACHE_HOME", "TMPDIR")
+    env = {name: value for name, value in os.environ.items() if name not in dropped}
+    env |= {"HOME": str(folder / "user"), "PREFECT_HOME": str(folder / "home"), "LOOKALIKE_ALERT_URL": alerts.url}
+    env["PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS"] = "5"
+    try:
+        said = json.loads(run("lookalike", "up", "--port", str(any_port()), "--json", env=env).splitlines()[-1])
+        yield said, env | {"PREFECT_API_URL": said["api"]}, folder
+    finally:
+        run("lookalike", "down", env=env)
 
 
-def test_readme_names_every_deployment():
-    readme = (PROJECT / "README.md").read_text()
-    for entry in deployments():
-        module, function = entry["entrypoint"].split(".py:")
-        flow = getattr(importlib.import_module(module.replace("/", ".")), function)
-        assert f"'{flow.name}/{entry['name']}'" in readme
+@pytest.fixture
+def client(up):
+    from prefect import settings
+    from prefect.client.orchestration import get_client
+
+    changes = {settings.PREFECT_API_URL: up[0]["api"], settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with (
+        settings.temporary_settings({**changes, settings.PREFECT_LOGGING_TO_API_ENABLED: False}),
+        get_client(sync_client=True) as client,
+    ):
+        yield client
 
 
-@pytest.mark.flow
-def test_the_sequence_of_the_readme_deploys_and_a_worker_publishes_and_answers(prefect_server, drawn_people, tmp_path):
+def nightly(client):
+    deployment = client.read_deployment_by_name("forget/local")
+    (schedule,) = deployment.schedules
+    return deployment, schedule
+
+
+def wait_for(condition, *, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.5)
+    return found
+
+
+def test_up_twice_starts_nothing_twice_doubles_nothing_and_leaves_schedules_as_they_were_left(up, client):
+    said, env, _ = up
+    deployment, schedule = nightly(client)
+    assert not schedule.active
+    client.update_deployment_schedule(deployment.id, schedule.id, active=True)
+
+    again = json.loads(run("lookalike", "up", "--json", env=env).splitlines()[-1])
+
+    assert again == said
+    assert len(client.read_deployments()) == len(said["deployments"])
+    triggers = [f"build arrived photos ({name})" for name in ("local", "s3")]
+    assert sorted(one.name for one in client.read_automations()) == sorted([*said["automations"], *triggers])
+    assert {pool.name: pool.type for pool in client.read_work_pools()} == {"cpu": "process", "gpu": "process"}
+    deployment, schedule = nightly(client)
+    assert schedule.active
+    assert str(schedule.schedule.cron) == "40 2 * * *"
+    planned = wait_for(lambda: client.read_flow_runs(limit=200))
+    assert {one.deployment_id for one in planned} == {deployment.id}
+    assert {(one.expected_start_time.hour, one.expected_start_time.minute) for one in planned} == {(2, 40)}
+    assert client.read_global_concurrency_limit_by_name("gpu").limit == 1
+
+
+def test_the_readme_s_commands_build_through_the_worker_answer_and_raise_an_alert(up, client, alerts, drawn_people):
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.events.schemas.automations import AutomationCore
+
+    from app.deploying import AUTOMATIONS, read_automation
     from store.layout import open_store
     from store.versions import read_version
+    from tasks.policies import store_limit
     from tasks.steps.train_encoder import NetworkSettings, new_encoder
 
-    store = str(tmp_path / "store")
+    _, env, folder = up
+    block = str(next(one.id for one in client.read_block_documents() if one.name == "lookalike-alerts"))
+    impatient = read_automation(AUTOMATIONS / "no-build.yaml", block=block) | {"name": "no build for ten seconds"}
+    impatient["trigger"] = impatient["trigger"] | {"within": 10}
+    client.create_automation(AutomationCore.model_validate(impatient))
+
+    source = folder / "photos"
+    source.mkdir()
+    for n, picture in enumerate(sorted(drawn_people.rglob("*.jpg"))):
+        (source / f"{n}.jpg").write_bytes(picture.read_bytes())
+    for n in range(BROKEN):
+        (source / f"broken-{n}.jpg").write_bytes(b"no photo")
+    store = str(folder / "store")
     encoder = new_encoder(store, settings=NetworkSettings(width=0.25, dimension=32))
-    env = os.environ | {"PREFECT_API_URL": prefect_server, "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    parameters = json.dumps({"source": str(source), "store": store, "encoder": encoder})
+    run("prefect", "deployment", "run", "build-index/local", "--params", parameters, "--watch", env=env)
+    version = read_version(open_store(store))
+    assert (version.number, version.manifest.photos) == (1, 24 + BROKEN)
+    limit = client.read_global_concurrency_limit_by_name(store_limit(store))
+    assert (limit.limit, limit.active_slots) == (1, 0)
+    assert list((folder / "home" / "metrics").glob("lookalike_build_*.prom"))
 
-    def prefect(*arguments: str) -> str:
-        done = subprocess.run(
-            [str(BIN / "prefect"), *arguments], env=env, cwd=PROJECT, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    parameters = json.dumps({"image": str(source / "0.jpg"), "store": store, "k": 3})
+    run("prefect", "deployment", "run", "query/local", "--params", parameters, "--watch", env=env)
+    (matches,) = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["matches"])))
+    assert json.loads(matches.data)[0]["photo"] == str(source / "0.jpg")
 
-    prefect("work-pool", "create", "cpu", "--type", "process", "--overwrite")
-    prefect("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
-    log = tmp_path / "worker.txt"
-    command = [str(BIN / "prefect"), "worker", "start", "--pool", "cpu"]
-    with log.open("wb") as out, subprocess.Popen(command, env=env, cwd=PROJECT, stdout=out, stderr=out) as worker:
-        try:
-            parameters = {"source": str(drawn_people), "store": store, "encoder": encoder, "labels": "folder"}
-            prefect("deployment", "run", "build-index/local", "--params", json.dumps(parameters), "--watch")
-            version = read_version(open_store(store))
-            assert version.number == 1
-            assert version.manifest.photos == 24
-            picture = sorted(drawn_people.rglob("*.jpg"))[0]
-            parameters = {"image": str(picture), "store": store, "k": 3}
-            prefect("deployment", "run", "query/local", "--params", json.dumps(parameters), "--watch")
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{log.read_text()[-6000:]}") from error
-        finally:
-            worker.terminate()
+    wait_for(lambda: any(f"{BROKEN} of 26 new photos rejected" in text for text in alerts.texts))
+    wait_for(lambda: any("no build for two days" in text for text in alerts.texts))
+
+
+def test_a_build_that_fails_is_told_of(up, client, alerts, tmp_path):
+    from flows.build_index import build_index
+    from store.errors import SourceError
+
+    with pytest.raises(SourceError):
+        build_index(source=str(tmp_path / "nowhere"), store=str(tmp_path / "store"))
+    text = wait_for(lambda: next((text for text in alerts.texts if "nowhere failed" in text), None))
+    assert "SourceError" in text
+    assert up[0]["ui"] in text
+
+
+def test_nothing_was_written_into_the_user_s_own_folders(up):
+    assert list((up[2] / "user").rglob("*")) == []
+
+
+def test_down_ends_both_processes_and_a_second_down_finds_nothing(up):
+    from app.processes import Started
+
+    said, env, folder = up
+    state = json.loads((folder / "home" / "up.json").read_text())
+    both = [Started(**state["server"]), Started(**state["worker"])]
+    assert all(one.alive for one in both)
+    assert json.loads(run("lookalike", "down", "--json", env=env))["stopped"]
+    assert not any(one.alive for one in both)
+    assert not json.loads(run("lookalike", "down", "--json", env=env))["stopped"]
+    assert said["home"] == str(folder / "home")
+
+
+def test_deploy_without_a_server_is_refused_with_one_sentence(tmp_path):
+    env = os.environ | {"PREFECT_HOME": str(tmp_path)}
+    command = [str(BIN / "lookalike"), "deploy", "--json"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "PREFECT_API_URL names no server" in json.loads(done.stdout)["error"]

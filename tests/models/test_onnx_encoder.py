@@ -1,4 +1,9 @@
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,3 +84,13 @@ def test_bytes_that_are_no_onnx_are_refused(tiny_card: EncoderCard, model: bytes
 def test_a_file_that_fails_while_running_is_refused(make_onnx: MakeOnnx, tiny_card: EncoderCard) -> None:
     with pytest.raises(EncoderError, match=r"failed on an input of \(1, 3, 16, 16\)"):
         OnnxNetwork(make_onnx(["n", "c", "h", "w"], np.zeros((700, 4), np.float32)), tiny_card)
+
+
+def test_it_gives_the_machine_no_id_and_leaves_no_files(tmp_path: Path) -> None:
+    project = Path(__file__).resolve().parents[2]
+    env = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")}
+    env |= {"HOME": str(tmp_path), "PYTHONPATH": str(project)}
+    for code, left in (("import onnxruntime", True), ("import models.onnx_encoder", False)):
+        subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, check=True, timeout=120)
+        assert bool(list(tmp_path.rglob("*"))) is left, code
+        shutil.rmtree(tmp_path / ".cache", ignore_errors=True)
