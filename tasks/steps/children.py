@@ -14,18 +14,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import pebble
 
 from store.errors import LookalikeError
 
-__all__ = ["ChildDiedError", "children", "gpus", "run_in_child"]
+__all__ = ["ChildDiedError", "ChildrenStoppedError", "children", "gpus", "run_in_child"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _pool: Any = None
+_pool_of_block: ContextVar[Any] = ContextVar("pool", default=None)
 _waiting: set[Any] = set()
 
 
@@ -42,6 +44,10 @@ class ChildDiedError(LookalikeError):
         self.exitcode = exitcode
 
 
+class ChildrenStoppedError(LookalikeError):
+    """The block that kept the children has ended, by an error or because its run was cancelled: calling again is of no use."""
+
+
 @contextlib.contextmanager
 def children(workers: int, *, gpus: Sequence[str] = ()) -> Iterator[None]:
     """Keep `workers` children for the calls made in this block, from whatever thread.
@@ -55,6 +61,7 @@ def children(workers: int, *, gpus: Sequence[str] = ()) -> Iterator[None]:
     context = multiprocessing.get_context("spawn")
     settled = (os.getpid(), tuple(gpus), tempfile.mkdtemp(prefix="lookalike-gpus-") if gpus else "")
     _pool = pebble.ProcessPool(max_workers=workers, initializer=_settle, initargs=settled, context=context)
+    token = _pool_of_block.set(_pool)
     try:
         yield
         _pool.close()
@@ -66,12 +73,17 @@ def children(workers: int, *, gpus: Sequence[str] = ()) -> Iterator[None]:
         for future in list(_waiting):  # a stopped pool leaves these unanswered, and their threads waiting
             future.cancel()
         _pool = before
+        with contextlib.suppress(ValueError):  # a cluster's worker ends it in another context
+            _pool_of_block.reset(token)
         if settled[2]:
             shutil.rmtree(settled[2], ignore_errors=True)
 
 
 def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a step in a child and wait for it; outside `children` it is called here.
+
+    A thread that was given this context inside the block, as Prefect's are, stays bound to it: once the block has ended, a step
+    that is tried again there is not begun in the process of the user.
 
     Args:
         function: a step, importable by name.
@@ -80,10 +92,15 @@ def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
 
     Raises:
         ChildDiedError: the child died; the message holds its exit code.
+        ChildrenStoppedError: the block has ended.
     """
-    if _pool is None:
+    pool = _pool_of_block.get() or _pool
+    if pool is None:
         return function(*args, **kwargs)
-    future = _pool.schedule(function, args=args, kwargs=kwargs)
+    try:
+        future = pool.schedule(function, args=args, kwargs=kwargs)
+    except RuntimeError as error:
+        raise ChildrenStoppedError("the processes were stopped before this was begun") from error
     _waiting.add(future)
     try:
         result: R = future.result()
@@ -93,7 +110,7 @@ def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
             f"the process that ran {name} died with exit code {error.exitcode}", error.exitcode
         ) from error
     except CancelledError as error:
-        raise ChildDiedError("the process was stopped before it was done") from error
+        raise ChildrenStoppedError("the processes were stopped before this was done") from error
     finally:
         _waiting.discard(future)
     return result
