@@ -116,6 +116,7 @@ class LocalServer:
             "PREFECT_SERVER_API_HOST": "127.0.0.1",
             "PREFECT_SERVER_API_PORT": str(port),  # not --port: the page asks the server where its API is
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+            "PREFECT_UI_URL": f"http://127.0.0.1:{port}",  # in alerts and log lines
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(self.home / "ui"),
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "TMPDIR": str(self.home / "tmp"),

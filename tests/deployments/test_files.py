@@ -1,6 +1,9 @@
 """The files of `deployments/` say what they seem to: Prefect ignores keys that it does not know."""
 
 import importlib
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +87,58 @@ def test_alerts_are_explained_for_whoever_gets_one():
     page = (PROJECT / "docs" / "operate.md").read_text()
     for file in AUTOMATIONS:
         assert yaml.safe_load(file.read_text())["name"] in page
+
+
+def test_the_image_s_file_has_nothing_a_linter_minds_and_takes_only_what_is_there(tmp_path):
+    file = PROJECT / "deployments" / "Dockerfile"
+    hadolint = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run([hadolint, file], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+    careless = tmp_path / "Dockerfile"
+    careless.write_text("FROM python\nRUN cd /tmp && pip install uv\n")
+    assert subprocess.run([hadolint, careless], capture_output=True, timeout=60).returncode != 0
+    text = file.read_text()
+    assert re.findall(r"^USER (\S+)$", text, re.MULTILINE)[-1] == "10001:10001"
+    assert "HEALTHCHECK" in text
+    taken = re.findall(r"^!(\S+)$", (file.parent / "Dockerfile.dockerignore").read_text(), re.MULTILINE)
+    assert {name for name in taken if not (PROJECT / name).exists()} == set()
+    floors = {name for name in ("app", "flows", "models", "store", "tasks", "deployments") if name not in taken}
+    assert floors == set()
+
+
+def test_compose_follows_its_schema_opens_ports_on_loopback_only_and_holds_no_secret():
+    file = PROJECT / "deployments" / "compose.yaml"
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+    services = yaml.safe_load(file.read_text())["services"]
+    assert all(port.startswith("127.0.0.1:") for one in services.values() for port in one.get("ports", []))
+    asked = set(re.findall(r"\$\{(\w+)", file.read_text()))
+    example = (PROJECT / "deployments" / ".env.example").read_text()
+    assert asked == set(re.findall(r"^(\w+)=", example, re.MULTILINE))
+    assert "deployments/.env" in (PROJECT / ".gitignore").read_text()
+    for name, one in services.items():
+        assert not re.search(r"(?i)(password|secret|auth)\w*: *['\"]?[\w:]+$", yaml.safe_dump(one)), name
+        assert ":latest" not in one["image"]
+        if one["image"].startswith("lookalike"):
+            assert one["read_only"], name
+            assert one["cap_drop"] == ["ALL"]
+    server = services["server"]["environment"]
+    assert server["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
+    assert server["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"].endswith("filesystem")
+
+
+def test_workers_for_kubernetes_follow_its_schema_and_run_as_nobody_special():
+    import kubernetes_validate
+
+    documents = list(yaml.safe_load_all((PROJECT / "deployments" / "kubernetes" / "workers.yaml").read_text()))
+    for document in documents:
+        kubernetes_validate.validate(document, "1.37", strict=True)
+    pods = [one["spec"]["template"]["spec"] for one in documents if one["kind"] in ("Deployment", "Job")]
+    assert len(pods) == 3
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert not pod["automountServiceAccountToken"]
+        (container,) = pod["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}

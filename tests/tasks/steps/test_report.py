@@ -9,7 +9,7 @@ import pytest
 from store.layout import open_store
 from store.versions import read_file, read_version
 from tasks.steps.pages import jpeg_url, render
-from tasks.steps.progress import Stages, listening, report
+from tasks.steps.progress import Stages, listening, report, stage_line
 from tasks.steps.summarise import summarise_build
 
 
@@ -31,6 +31,8 @@ def test_a_report_says_what_is_in_the_version_and_why_the_rest_is_not(
     assert "no face was found" in text
     assert "the bytes are no image" in text
     assert "<b>photos</b>" not in text
+    assert text.count("<rect") == 6  # photos, crops, embeddings, index; contract and encoder; no version before
+    assert re.search(r"<text[^>]*>…?[^<]*&lt;b&gt;photos&lt;/b&gt;</text>", text)
     assert not re.search(r"(src|href)\s*=", text)
 
 
@@ -63,6 +65,18 @@ def test_stages_add_up_and_count_a_stage_that_fails() -> None:
     seconds = stages.seconds()
     assert list(seconds) == ["b", "a", "total"]
     assert seconds["total"] >= seconds["a"] >= 0
+
+
+def test_a_stage_that_is_over_is_told_with_its_counts_and_one_that_failed_is_not() -> None:
+    told: list[tuple[str, dict[str, int]]] = []
+    stages = Stages(tell=lambda name, seconds, counts: told.append((name, counts)) if seconds >= 0 else None)
+    with stages.stage("align") as counts:
+        counts.update({"photos": 1204, "shards": 5})
+    with pytest.raises(KeyError), stages.stage("embed"):
+        raise KeyError
+    assert told == [("align", {"photos": 1204, "shards": 5})]
+    assert stage_line("align", 61.2, told[0][1]) == "align: 1,204 photos, 5 shards in 61.2 s (19.7 photos/s)"
+    assert stage_line("check", 0.25, {}) == "check: 0.2 s"
 
 
 @pytest.mark.usefixtures("easy_faces")
