@@ -40,7 +40,7 @@ from tasks.steps.resolve_encoder import EncoderRef
 from tasks.steps.train_encoder import NetworkSettings, new_encoder
 from tasks.steps.write_index import write_index
 
-__all__ = ["main", "measure_builds", "measure_sizes"]
+__all__ = ["commit_drawn", "main", "measure_builds", "measure_sizes"]
 
 Row = dict[str, Any]
 _SOURCE = "/drawn"
@@ -136,7 +136,7 @@ def _step(step: str, store: str, name: str, photos: int, dimension: int) -> Row:
     seconds = time.perf_counter() - started
     told = {"seconds": round(seconds, 2), "peak_mib": round(_peak_mib()), "before_mib": round(before)}
     if step == "shards":
-        _commit(storage, plan, encoder)
+        commit_drawn(storage, plan, encoder)
     return told
 
 
@@ -165,7 +165,7 @@ def _listed(storage: Storage, photos: int) -> ListedSource:
     return ListedSource(source=_SOURCE, listing=ref, ignored=0)
 
 
-def _commit(storage: Storage, plan: BuildPlan, encoder: EncoderRef) -> None:
+def commit_drawn(storage: Storage, plan: BuildPlan, encoder: EncoderRef) -> None:
     """Commit a plan's shards as a detector and an encoder would that find one face in every photo."""
     contract = Contract().id
     for request in plan.requests:

@@ -11,15 +11,16 @@ from flows.shards import align_shards, embed_shards, merge_shards, shards_to_com
 from flows.showing import log_stage, name_build, show_build
 from tasks import policies
 from tasks.check_version import check_version
+from tasks.computing import computing
 from tasks.list_photos import list_photos
 from tasks.plan_build import plan_build
 from tasks.publish_version import publish_version
 from tasks.resolve_encoder import resolve_encoder
 from tasks.steps.build_metrics import metrics_of_build
-from tasks.steps.children import children
 from tasks.steps.compare_listing import LookAt, look_at_of
 from tasks.steps.contract import Contract
 from tasks.steps.hold_plan import hold_plan
+from tasks.steps.look_for_photos import answer_plan
 from tasks.steps.plan_build import discard_plan
 from tasks.steps.progress import Stages
 from tasks.steps.summarise import summarise_build
@@ -38,6 +39,8 @@ def build_index(
     shard_photos: Annotated[int, Field(ge=1, le=100_000)] = 256,
     retry: Literal["failed"] | None = None,
     full: bool = False,
+    cluster: str | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> dict[str, Any]:
     """Find, align and embed every face of a source's photos and publish an index version.
 
@@ -52,6 +55,8 @@ def build_index(
         shard_photos: photos a shard, about.
         retry: "failed" tries again the photos that could not be read before, and looks at nothing else.
         full: read every photo and compare its hash, whatever its size and time say.
+        cluster: dask://host:port of a scheduler whose workers compute the shards; empty for this machine.
+        device: "cuda" computes on GPUs, a process each.
     """
     with policies.one_build(store), metrics_of_build(store) as measured:
         summary = _build(
@@ -62,6 +67,8 @@ def build_index(
             workers=workers,
             shard_photos=shard_photos,
             look_at=look_at_of(retry=retry, full=full),
+            cluster=cluster,
+            device=device,
         )
         measured.append(summary)
     show_build(summary, store=store)
@@ -77,6 +84,8 @@ def _build(
     workers: int,
     shard_photos: int,
     look_at: LookAt,
+    cluster: str | None,
+    device: Literal["cpu", "cuda"],
 ) -> dict[str, Any]:
     stages = Stages(tell=log_stage)
     contract = Contract()
@@ -100,20 +109,23 @@ def _build(
     computed = {"computed": len(plan.requests), "finished": len(plan.finished), "kept": len(plan.kept)}
     computed |= {"compacted": len(plan.compactions)}
     if not plan.needed:
+        answer_plan(plan, store=store, look_at=look_at)
         discard_plan(plan, store=store)
         get_run_logger().info("nothing new in %s: nothing published", plan.source)
         return summarise_build(plan, store=store, published=False, seconds=stages.seconds(), computed=computed)
     with hold_plan(plan, store=store):
-        with children(min(workers, shards_to_compute(plan))):
+        hands = min(workers, shards_to_compute(plan))
+        with policies.gpu_if(device), computing(workers=hands, cluster=cluster, device=device):
             with stages.stage("align") as counts:
-                found = align_shards(plan, store=store, contract=contract)
+                found = align_shards(plan, store=store, contract=contract, device=device)
                 counts.update({"photos": sum(ref.rows for ref in plan.requests), "shards": len(plan.requests)})
             if plan.compactions:
                 with stages.stage("compact"):
-                    merged, embedded = merge_shards(plan, store=store, contract=contract, encoder=embedder)
-                    found, plan = [*found, *merged], replace(plan, embedded=plan.embedded | embedded)
+                    merged, known = merge_shards(plan, store=store, contract=contract, encoder=embedder)
+                    found, plan = [*found, *merged], replace(plan, embedded=plan.embedded | known)
             with stages.stage("embed") as counts:
-                counts.update(embed_shards(found, plan, store=store, contract=contract, encoder=embedder))
+                embedded = embed_shards(found, plan, store=store, contract=contract, encoder=embedder, device=device)
+                counts.update(embedded)
         with stages.stage("index") as counts:
             draft = write_index(plan, store=store, contract=contract, encoder=embedder)
             counts["faces"] = draft.rows
@@ -121,6 +133,7 @@ def _build(
             checked = check_version(draft, store=store)
         with stages.stage("publish"):
             number = publish_version(checked.draft, store=store, plan=plan)
+    answer_plan(plan, store=store, look_at=look_at)
     if number is not None:
         record_version(plan, number, store=store, contract=contract, encoder=embedder, faces=draft.rows)
     return summarise_build(plan, store=store, published=number is not None, seconds=stages.seconds(), computed=computed)

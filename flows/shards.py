@@ -43,9 +43,9 @@ class ShardPlan(Protocol):
         """Names of the shards that the encoder's embeddings are stored for."""
 
 
-def align_shards(plan: ShardPlan, *, store: str, contract: Contract) -> list[FoundFaces]:
+def align_shards(plan: ShardPlan, *, store: str, contract: Contract, device: str = "cpu") -> list[FoundFaces]:
     """Commit every shard of a plan; those an earlier run finished come from the cache or the store."""
-    fixed: dict[str, Any] = {"store": unmapped(store), "contract": unmapped(contract)}
+    fixed: dict[str, Any] = {"store": unmapped(store), "contract": unmapped(contract), "device": unmapped(device)}
     again = policies.stored_in(find_faces, store, refresh=False).map(list(plan.finished), **fixed)
     fresh = policies.stored_in(find_faces, store, refresh=True).map(list(plan.requests), **fixed)
     return _results("align", [*again, *fresh])
@@ -69,14 +69,20 @@ def shards_to_compute(plan: BuildPlan) -> int:
 
 
 def embed_shards(
-    found: Sequence[FoundFaces], plan: ShardPlan, *, store: str, contract: Contract, encoder: EncoderRef
+    found: Sequence[FoundFaces],
+    plan: ShardPlan,
+    *,
+    store: str,
+    contract: Contract,
+    encoder: EncoderRef,
+    device: str = "cpu",
 ) -> dict[str, int]:
     """Embed every shard that the next version stands on and that this encoder has not embedded; returns how much it was."""
     shards = [*found, *(FoundFaces(shard=ref, computed=False) for ref in plan.kept)]
     missing = [shard for shard in shards if shard_of(shard.shard) not in plan.embedded]
     task = policies.stored_in(embed_faces, store, refresh=True)
     fixed: dict[str, Any] = {"store": unmapped(store), "contract": unmapped(contract), "encoder": unmapped(encoder)}
-    done: list[EmbeddedFaces] = _results("embed", [*task.map(missing, **fixed)])
+    done: list[EmbeddedFaces] = _results("embed", [*task.map(missing, device=unmapped(device), **fixed)])
     return {"faces": sum(one.embeddings.rows for one in done), "shards": len(done)}
 
 

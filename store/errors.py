@@ -2,6 +2,7 @@
 
 LookalikeError
 ├── SourceError      photos cannot be listed: missing, empty, or none of them a photo
+│   └── EmptySourceError  there is nothing there, or no photo among it
 ├── UnreadableError  one photo cannot be fetched; the message is the reason in its row
 ├── UnavailableError S3 does not answer, or not whole, in all tries; the same call may succeed later
 ├── StoreError       the store cannot be used: not writable, or not a store
@@ -15,6 +16,7 @@ LookalikeError
 
 __all__ = [
     "ArtifactError",
+    "EmptySourceError",
     "EncoderUnknownError",
     "LookalikeError",
     "ManifestError",
@@ -34,6 +36,10 @@ class LookalikeError(Exception):
 
 class SourceError(LookalikeError):
     """Photos cannot be listed."""
+
+
+class EmptySourceError(SourceError):
+    """A source could be looked at and holds no photo: an inbox before the first one arrives, or a disk that is not mounted."""
 
 
 class UnreadableError(LookalikeError):

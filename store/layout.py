@@ -23,6 +23,7 @@ __all__ = [
     "short_name",
     "version_file",
     "version_folder",
+    "watch_path",
 ]
 
 CURRENT = "versions/CURRENT"
@@ -114,3 +115,8 @@ def compaction_path(shard: str) -> str:
 def results_folder() -> str:
     """Prefect's results."""
     return "runs/results"
+
+
+def watch_path(source: str) -> str:
+    """What is known of a source's listings: announced, and answered by a build."""
+    return f"runs/watch/{short_hash(source)}.json"

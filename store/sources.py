@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 from fsspec.utils import glob_translate
 
-from store.errors import LookalikeError, QueryError, RefusedError, SourceError, UnreadableError
+from store.errors import EmptySourceError, LookalikeError, QueryError, RefusedError, SourceError, UnreadableError
 from store.s3_objects import ListedObject, fetch_object, list_objects, look_up_object, split_uri
 from store.source_lists import LIST_SUFFIXES, read_list
 from store.storage import decode_path, encode_path, is_local, normalise_uri
@@ -68,8 +68,8 @@ def list_source(source: str, *, suffixes: frozenset[str], store_uri: str | None 
         store_uri: the store, where it may lie inside the source.
 
     Raises:
-        SourceError: the source is missing, empty, or holds no photo, or a part of it cannot be listed; the message says
-            which.
+        EmptySourceError: the source is empty, or holds no photo.
+        SourceError: the source is missing, or a part of it cannot be listed; the message says which.
     """
     uri = normalise_uri(source)
     photos: dict[str, ListedPhoto] = {}
@@ -151,10 +151,10 @@ def _is_photo(photo: ListedPhoto, suffixes: frozenset[str]) -> bool:
 
 def _refuse_without_photos(uri: str, *, photos: int, ignored: int, suffixes: frozenset[str]) -> None:
     if not photos and not ignored:
-        raise SourceError(f"the source {uri} is empty: give a folder, a glob, an s3:// prefix or a list of photos")
+        raise EmptySourceError(f"the source {uri} is empty: give a folder, a glob, an s3:// prefix or a list of photos")
     if not photos:
         kinds = " ".join(sorted(suffixes))
-        raise SourceError(f"the source {uri} holds {ignored} files but no photo: wanted one of {kinds}")
+        raise EmptySourceError(f"the source {uri} holds {ignored} files but no photo: wanted one of {kinds}")
 
 
 def read_uri(uri: str, *, max_bytes: int) -> bytes:
@@ -262,7 +262,7 @@ def _from_bucket(uri: str, store_uri: str | None) -> Iterator[ListedPhoto]:
         if not hidden and (store_uri is None or not photo.uri.startswith(store_uri + "/")):
             yield photo
     if not listed:
-        raise SourceError(
+        raise EmptySourceError(
             f"the source {uri} does not exist: give a folder of photos, a glob, an s3:// prefix or a list"
         )
 

@@ -13,9 +13,11 @@ __all__ = ["embed_faces"]
 
 
 @task(name="embed-faces", **policies.EMBED)
-def embed_faces(found: FoundFaces, *, store: str, contract: Contract, encoder: EncoderRef) -> step.EmbeddedFaces:
+def embed_faces(
+    found: FoundFaces, *, store: str, contract: Contract, encoder: EncoderRef, device: str = "cpu"
+) -> step.EmbeddedFaces:
     """Embed every face of a committed shard."""
-    done = run_in_child(step.embed_faces, found, store=store, contract=contract.id, encoder=encoder)
+    done = run_in_child(step.embed_faces, found, store=store, contract=contract.id, encoder=encoder, device=device)
     what = "embedded" if done.computed else "were stored already"
     get_run_logger().info("shard %s: %d faces %s", shard_of(found.shard), done.embeddings.rows, what)
     return done

@@ -12,9 +12,9 @@ __all__ = ["find_faces"]
 
 
 @task(name="find-faces", task_run_name="find-faces-{request.rows}-photos", **policies.FIND)
-def find_faces(request: ArtifactRef, *, store: str, contract: Contract) -> step.FoundFaces:
+def find_faces(request: ArtifactRef, *, store: str, contract: Contract, device: str = "cpu") -> step.FoundFaces:
     """Find every face of a shard's photos."""
-    found = run_behind_wall(step.find_faces, request, store=store, contract=contract)
+    found = run_behind_wall(step.find_faces, request, store=store, contract=contract, device=device)
     what = "computed" if found.computed else "was stored already"
     get_run_logger().info("shard %s of %d photos %s", step.shard_of(request), request.rows, what)
     return found

@@ -38,6 +38,7 @@ __all__ = [
     "LONG_RUN",
     "ONCE",
     "QUERY_RUN",
+    "WATCH_RUN",
     "WORKERS",
     "can_heal",
     "gpu_if",
@@ -144,6 +145,9 @@ run started again goes on; the `lookalike` command takes the limit off, for whoe
 
 QUERY_RUN: dict[str, Any] = {"timeout_seconds": 15 * 60.0}
 """One question: most of its time is a process that starts, or weights that are downloaded the first time."""
+
+WATCH_RUN: dict[str, Any] = {"timeout_seconds": 3600.0}
+"""Looking for new photos: listing a large bucket takes minutes, and waiting until nothing more comes."""
 
 GPU_LIMIT = "gpu"
 """The global limit on work for GPUs; an operator sets it to their number."""

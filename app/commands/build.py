@@ -26,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="child processes (default: the machine's cores)"
     )
+    parser.add_argument(
+        "--cluster", help="dask://HOST:PORT of a scheduler whose workers compute instead, and see photos and store"
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: on GPUs, a process each")
     parser.add_argument("--shard-photos", type=int, default=256, help="photos a shard, about (default: 256)")
     add_how_to_compare(parser)
 
@@ -54,6 +58,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             shard_photos=args.shard_photos,
             retry=args.retry,
             full=args.full,
+            cluster=args.cluster,
+            device=args.device,
         )
 
 

@@ -5,20 +5,24 @@ touched. Children are spawned, never forked, so that they may use a GPU, and lea
 """
 
 import contextlib
+import fcntl
 import multiprocessing
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import pebble
 
 from store.errors import LookalikeError
 
-__all__ = ["ChildDiedError", "children", "run_in_child"]
+__all__ = ["ChildDiedError", "ChildrenStoppedError", "children", "gpus", "run_in_child"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,6 +30,7 @@ R = TypeVar("R")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 _pool: Any = None
+_pool_of_block: ContextVar[Any] = ContextVar("pool", default=None)
 _waiting: set[Any] = set()
 
 
@@ -42,13 +47,24 @@ class ChildDiedError(LookalikeError):
         self.exitcode = exitcode
 
 
+class ChildrenStoppedError(LookalikeError):
+    """The block that kept the children has ended, by an error or because its run was cancelled: calling again is of no use."""
+
+
 @contextlib.contextmanager
-def children(workers: int) -> Iterator[None]:
-    """Keep `workers` children for the calls made in this block, from whatever thread."""
+def children(workers: int, *, gpus: Sequence[str] = ()) -> Iterator[None]:
+    """Keep `workers` children for the calls made in this block, from whatever thread.
+
+    Args:
+        workers: how many.
+        gpus: as CUDA_VISIBLE_DEVICES names them, at least as many: each child sees one that no other child sees.
+    """
     global _pool  # noqa: PLW0603
     before = _pool
     context = multiprocessing.get_context("spawn")
-    _pool = pebble.ProcessPool(max_workers=workers, initializer=_settle, initargs=(os.getpid(),), context=context)
+    settled = (os.getpid(), tuple(gpus), tempfile.mkdtemp(prefix="lookalike-gpus-") if gpus else "")
+    _pool = pebble.ProcessPool(max_workers=workers, initializer=_settle, initargs=settled, context=context)
+    token = _pool_of_block.set(_pool)
     try:
         yield
         _pool.close()
@@ -60,10 +76,17 @@ def children(workers: int) -> Iterator[None]:
         for future in list(_waiting):  # a stopped pool leaves these unanswered, and their threads waiting
             future.cancel()
         _pool = before
+        with contextlib.suppress(ValueError):  # a cluster's worker ends it in another context
+            _pool_of_block.reset(token)
+        if settled[2]:
+            shutil.rmtree(settled[2], ignore_errors=True)
 
 
 def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a step in a child and wait for it; outside `children` it is called here.
+
+    A thread that was given this context inside the block, as Prefect's are, stays bound to it: once the block has ended, a step
+    that is tried again there is not begun in the process of the user.
 
     Args:
         function: a step, importable by name.
@@ -72,10 +95,15 @@ def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
 
     Raises:
         ChildDiedError: the child died; the message holds its exit code.
+        ChildrenStoppedError: the block has ended.
     """
-    if _pool is None:
+    pool = _pool_of_block.get() or _pool
+    if pool is None:
         return function(*args, **kwargs)
-    future = _pool.schedule(function, args=args, kwargs=kwargs)
+    try:
+        future = pool.schedule(function, args=args, kwargs=kwargs)
+    except RuntimeError as error:
+        raise ChildrenStoppedError("the processes were stopped before this was begun") from error
     _waiting.add(future)
     try:
         result: R = future.result()
@@ -85,14 +113,29 @@ def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
             f"the process that ran {name} died with exit code {error.exitcode}", error.exitcode
         ) from error
     except CancelledError as error:
-        raise ChildDiedError("the process was stopped before it was done") from error
+        raise ChildrenStoppedError("the processes were stopped before this was done") from error
     finally:
         _waiting.discard(future)
     return result
 
 
-def _settle(parent: int) -> None:
-    """Run once in each child: one thread a library, and an end when the parent is gone."""
+def gpus() -> tuple[str, ...]:
+    """This machine's GPUs, as CUDA_VISIBLE_DEVICES names them.
+
+    Raises:
+        LookalikeError: there is none.
+    """
+    import torch  # noqa: PLC0415
+
+    count = torch.cuda.device_count()
+    if not count:
+        raise LookalikeError("no GPU was found here: compute on the processor, with the device cpu")
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return tuple(visible[:count]) or tuple(str(n) for n in range(count))
+
+
+def _settle(parent: int, gpus: tuple[str, ...], slots: str) -> None:
+    """Run once in each child: one thread a library, a GPU of its own, and an end when the parent is gone."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -100,6 +143,21 @@ def _settle(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = _free_one(gpus, slots)  # before torch is imported
     os.environ.update(dict.fromkeys(_THREADS, "1"))  # read by each library when it is first imported
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(1)
+
+
+def _free_one(gpus: tuple[str, ...], slots: str) -> str:
+    """The first GPU that no other child holds; the kernel frees it when this child dies, however it does."""
+    for number, gpu in enumerate(gpus):
+        slot = os.open(os.path.join(slots, str(number)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(slot)
+        else:
+            return gpu  # the descriptor stays open as long as this process lives
+    raise LookalikeError(f"all {len(gpus)} GPUs are taken by other children")

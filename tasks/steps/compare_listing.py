@@ -22,9 +22,9 @@ __all__ = ["Comparison", "LookAt", "PlanCounts", "compare", "look_at_of"]
 
 Row = dict[str, Any]
 Mask = npt.NDArray[np.bool_]
-LookAt = Literal["stamps", "hashes", "failed"]
-"""What tells a changed photo: its size and stamp, and its bytes where only the stamp differs; the bytes of every photo; or the same
-as stamps for photos that failed before and for no others, which stay as they are."""
+LookAt = Literal["stamps", "hashes", "failed", "listing"]
+"""What tells a changed photo: its size and stamp, and its bytes where only the stamp differs; the bytes of every photo; the same
+as stamps for photos that failed before and for no others, which stay as they are; or size and stamp alone, and no photo is read."""
 
 _READERS = 16
 
@@ -101,7 +101,7 @@ def compare(
     at = pc.index_in(listing["uri"], value_set=_array(before["uri"]))
     old = before.take(at)
     is_old = _mask(pc.is_valid(at))
-    same, stamped = _same(listing, old, is_old, full=look_at == "hashes")
+    same, stamped = _same(listing, old, is_old, look_at)
     hidden = _forgotten(listing, np.flatnonzero(~(is_old & same)), forgotten)
     failed_before = is_old & same & _mask(pc.equal(old["status"], "failed"))
     unchanged = is_old & same & ~failed_before
@@ -145,7 +145,7 @@ def look_at_of(*, retry: Literal["failed"] | None, full: bool) -> LookAt:
     return "hashes" if full else "stamps"
 
 
-def _same(listing: pa.Table, old: pa.Table, is_old: Mask, *, full: bool) -> tuple[Mask, Mask]:
+def _same(listing: pa.Table, old: pa.Table, is_old: Mask, look_at: LookAt) -> tuple[Mask, Mask]:
     """Which listed photos have the bytes they had, and which have at least the size and stamp they had."""
     sizes = is_old & _mask(pc.equal(listing["size"], old["size"]))
     by_etag = _mask(pc.or_(pc.is_valid(listing["etag"]), pc.is_valid(old["etag"])))
@@ -154,7 +154,9 @@ def _same(listing: pa.Table, old: pa.Table, is_old: Mask, *, full: bool) -> tupl
     stamped = sizes & np.where(by_etag, _mask(pc.equal(listing["etag"], old["etag"])), times)
     hashed = _mask(pc.is_valid(old["photo_sha256"]))
     same = stamped.copy()
-    asked = np.flatnonzero(sizes & hashed & (~stamped | full))
+    if look_at == "listing":
+        return same, stamped
+    asked = np.flatnonzero(sizes & hashed & (~stamped | (look_at == "hashes")))
     same[asked] = _same_bytes(listing.take(asked), old["photo_sha256"].take(asked))
     return same, stamped
 

@@ -77,7 +77,8 @@ def test_up_twice_starts_nothing_twice_doubles_nothing_and_leaves_schedules_as_t
 
     assert again == said
     assert len(client.read_deployments()) == len(said["deployments"])
-    assert sorted(one.name for one in client.read_automations()) == sorted(said["automations"])
+    triggers = [f"build arrived photos ({name})" for name in ("local", "s3")]
+    assert sorted(one.name for one in client.read_automations()) == sorted([*said["automations"], *triggers])
     assert {pool.name: pool.type for pool in client.read_work_pools()} == {"cpu": "process", "gpu": "process"}
     deployment, schedule = nightly(client)
     assert schedule.active

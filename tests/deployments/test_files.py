@@ -14,7 +14,7 @@ FILE = PROJECT / "deployments" / "prefect.yaml"
 AUTOMATIONS = sorted((PROJECT / "deployments" / "automations").glob("*.yaml"))
 OURS = {
     "build-index/local", "build-index/s3", "query/local", "train-encoder/local", "train-encoder/gpu",
-    "evaluate/local", "forget/local",
+    "evaluate/local", "forget/local", "watch-source/local", "watch-source/s3",
 }  # fmt: skip
 
 

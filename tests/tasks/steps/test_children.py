@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -5,12 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
 
 from store.errors import LookalikeError, SourceError
-from tasks.steps.children import ChildDiedError, children, run_in_child
+from tasks.steps.children import ChildDiedError, ChildrenStoppedError, children, run_in_child
 
 PROJECT = Path(__file__).resolve().parents[3]
 STEPS = """
@@ -19,6 +21,10 @@ from store.errors import SourceError
 
 def pid() -> int:
     return os.getpid()
+
+def gpu(seconds: float) -> tuple[int, str]:
+    time.sleep(seconds)
+    return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"]
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -128,10 +134,41 @@ def test_an_error_in_the_block_ends_the_children_and_their_calls() -> None:
         pending: list[Future[int]] = []
         with pytest.raises(KeyError, match="stop"):
             block()
-        with pytest.raises(ChildDiedError, match="the process was stopped before it was done"):
+        with pytest.raises(ChildrenStoppedError, match="the processes were stopped before this was done"):
             pending[0].result(timeout=30)
     assert time.monotonic() - started < 50
     assert not alive(pids[0])
+
+
+def test_a_thread_of_a_block_that_has_ended_begins_nothing_in_this_process() -> None:
+    with children(1):
+        context = copy_context()
+    with pytest.raises(ChildrenStoppedError, match="the processes were stopped before this was begun"):
+        context.run(run_in_child, steps().pid)  # type: ignore[attr-defined]
+    assert run_in_child(steps().pid) == os.getpid()  # type: ignore[attr-defined]
+
+
+def test_each_child_has_a_gpu_of_its_own_and_a_new_child_that_of_the_dead_one() -> None:
+    child = steps()
+
+    def gpus_of_two(threads: ThreadPoolExecutor) -> dict[int, str]:
+        found: dict[int, str] = {}
+        deadline = time.monotonic() + 60
+        while len(found) < 2:  # one is started later than the other
+            assert time.monotonic() < deadline
+            with contextlib.suppress(ChildDiedError):
+                found = dict(threads.map(lambda _: run_in_child(child.gpu, 0.3), range(2)))  # type: ignore[attr-defined]
+        return found
+
+    with children(2, gpus=("GPU-a", "GPU-b")), ThreadPoolExecutor(2) as threads:
+        before = gpus_of_two(threads)
+        assert sorted(before.values()) == ["GPU-a", "GPU-b"]
+        killed = next(iter(before))
+        os.kill(killed, signal.SIGKILL)
+        time.sleep(0.1)
+        after = gpus_of_two(threads)
+        assert sorted(after.values()) == ["GPU-a", "GPU-b"]
+        assert killed not in after
 
 
 @pytest.mark.timeout(120)
