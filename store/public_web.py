@@ -112,7 +112,7 @@ def _checked_url(url: str, port: int) -> httpcore.URL:
     return httpcore.URL(scheme=b"https", host=parsed.raw_host, port=parsed.port, target=parsed.raw_path)
 
 
-def _headers(target: httpcore.URL) -> dict[str, str]:
+def _headers(target: httpcore.URL) -> dict[bytes | str, bytes | str]:
     host = target.host.decode()
     return {"Host": host if target.port in (None, 443) else f"{host}:{target.port}", "Accept-Encoding": "identity"}
 
