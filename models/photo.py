@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -16,7 +16,16 @@ from PIL import Image, UnidentifiedImageError
 
 from models.colour import to_srgb
 
-__all__ = ["SUFFIXES", "Photo", "PhotoLimits", "PhotoRefused", "full_pixels", "read_photo", "require_rgb"]
+__all__ = [
+    "SUFFIXES",
+    "Photo",
+    "PhotoLimits",
+    "PhotoRefused",
+    "full_pixels",
+    "read_photo",
+    "read_whole_photo",
+    "require_rgb",
+]
 
 UInt8Array = npt.NDArray[np.uint8]
 RefusalStatus = Literal["unreadable", "too_large", "too_small"]
@@ -171,6 +180,12 @@ def full_pixels(photo: Photo, data: bytes, *, limits: PhotoLimits) -> UInt8Array
         PhotoRefused: the smaller version could be decoded, the photo itself cannot.
     """
     return photo.full if photo.full is not None else read_photo(data, limits=limits).pixels
+
+
+def read_whole_photo(data: bytes, *, limits: PhotoLimits, max_side_px: int) -> Photo:
+    """The photo as `read_photo` gives it, its pixels at full size always with it; arguments and errors as there."""
+    photo = read_photo(data, limits=limits, max_side_px=max_side_px)
+    return replace(photo, full=full_pixels(photo, data, limits=limits))
 
 
 def require_rgb(image_HWC: UInt8Array, *, where: str) -> None:

@@ -153,17 +153,23 @@ def index_size(index: faiss.Index) -> tuple[int, int]:
 
 
 def search(
-    index: faiss.Index, queries_QD: npt.NDArray[np.float32], *, k: int
+    index: faiss.Index,
+    queries_QD: npt.NDArray[np.float32],
+    *,
+    k: int,
+    allowed_A: npt.NDArray[np.int64] | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """The k most similar faces of each query, equal cosines ordered by face id.
 
     Args:
         index: as opened.
         queries_QD: float32, (Q, D), unit length.
-        k: how many; fewer come back where the index holds fewer.
+        k: how many; fewer come back where the index holds fewer, or fewer are allowed.
+        allowed_A: int64, (A,), ids of the faces to search among, each of them in the index; None for all. Others are passed
+            over within the search and take nobody's place.
 
     Returns:
-        cosines (Q, K) float32 falling, and face ids (Q, K) int64, K = min(k, faces).
+        cosines (Q, K) float32 falling, and face ids (Q, K) int64, K = min(k, faces searched).
 
     Raises:
         ArtifactError: the dimensions differ.
@@ -171,14 +177,17 @@ def search(
     total, dimension = index_size(index)
     if queries_QD.ndim != 2 or queries_QD.shape[1] != dimension:
         raise ArtifactError(f"the index holds vectors of {dimension}, the query has shape {queries_QD.shape}")
+    if allowed_A is not None:
+        total = min(total, len(allowed_A))
     wanted = min(k, total)
     if wanted == 0:  # FAISS refuses to look for nothing
         return np.zeros((len(queries_QD), 0), np.float32), np.zeros((len(queries_QD), 0), np.int64)
     queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
+    params = None if allowed_A is None else faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed_A))  # type: ignore[call-arg]
     asked = min(wanted + 1, total)
-    cosines, ids = index.search(queries_QD, asked)
+    cosines, ids = index.search(queries_QD, asked, params=params)
     while asked < total and np.any(cosines[:, -1] == cosines[:, wanted - 1]):  # a tie goes on behind the last place
         asked = min(2 * asked, total)
-        cosines, ids = index.search(queries_QD, asked)
+        cosines, ids = index.search(queries_QD, asked, params=params)
     order = np.lexsort((ids, -cosines), axis=1)[:, :wanted]
     return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(ids, order, axis=1)

@@ -4,12 +4,13 @@ from prefect import get_run_logger, task
 
 from tasks import policies
 from tasks.steps import query_photo as step
+from tasks.steps.answer import Answer
 
 __all__ = ["query_photo"]
 
 
 @task(name="query-photo", **policies.ONCE)
-def query_photo(image: str, *, store: str, k: int, version: int | None) -> step.Answer:
+def query_photo(image: str, *, store: str, k: int, version: int | None) -> Answer:
     """Find the most similar known faces of each face in a photo."""
     answer = step.query_photo(image, store=store, k=k, version=version)
     for warning in answer.warnings:

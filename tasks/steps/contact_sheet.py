@@ -8,8 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from tasks.steps.answer import Answer, AskedFace, Match
 from tasks.steps.pages import jpeg_url, render
-from tasks.steps.query_photo import Answer, AskedFace, Match, read_crops
+from tasks.steps.read_crops import read_crops
 
 __all__ = ["write_contact_sheet"]
 

@@ -37,7 +37,13 @@ def live_forgotten(storage: Storage) -> Forgotten:
 
 
 def search_known(
-    storage: Storage, index: Any, faces: Mapping[int, Mapping[str, Any]], queries_QD: npt.NDArray[np.float32], *, k: int
+    storage: Storage,
+    index: Any,
+    faces: Mapping[int, Mapping[str, Any]],
+    queries_QD: npt.NDArray[np.float32],
+    *,
+    k: int,
+    allowed_A: npt.NDArray[np.int64] | None = None,
 ) -> list[list[tuple[int, float]]]:
     """The k most similar faces of each query that were not forgotten; where some were, others take their place.
 
@@ -47,13 +53,14 @@ def search_known(
         faces: row of VERSION_FACES by face id.
         queries_QD: float32, (Q, D), unit length.
         k: how many.
+        allowed_A: int64, (A,), ids of the faces to search among; None for all.
 
     Returns:
         Face id and cosine of each match, by falling cosine; fewer than k where no more are known.
     """
-    total, asked = index_size(index)[0], k
+    total, asked = index_size(index)[0] if allowed_A is None else len(allowed_A), k
     while True:
-        cosines, ids = search(index, queries_QD, k=asked)
+        cosines, ids = search(index, queries_QD, k=asked, allowed_A=allowed_A)
         forgotten = live_forgotten(storage)
         gone = {i for i in np.unique(ids).tolist() if forgotten.has_face(faces[i])}
         found = [

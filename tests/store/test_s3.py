@@ -220,7 +220,8 @@ def test_photos_in_a_bucket_become_a_version_in_a_bucket_that_answers(s3: str, t
     from tasks.steps.list_photos import list_photos
     from tasks.steps.plan_build import plan_build
     from tasks.steps.publish_version import publish_version
-    from tasks.steps.query_photo import query_photo, read_crops
+    from tasks.steps.query_photo import query_photo
+    from tasks.steps.read_crops import read_crops
     from tasks.steps.resolve_encoder import resolve_encoder
     from tasks.steps.train_encoder import NetworkSettings, new_encoder
     from tasks.steps.write_index import write_index

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from models.portraits import draw_group, draw_person
+from tasks.steps.answer import Answer
 from tasks.steps.contact_sheet import write_contact_sheet
-from tasks.steps.query_photo import Answer, query_photo
+from tasks.steps.query_photo import query_photo
 
 HOSTILE = "<script>alert('1')</script>\"onload=\"x\n" + "w" * 5000
 

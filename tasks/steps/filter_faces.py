@@ -1,0 +1,159 @@
+"""Which faces of a version a query searches: filters become face ids before anything is compared."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from store.errors import QueryError
+from store.layout import open_store
+from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
+from store.storage import Storage, normalise_uri
+from store.versions import PublishedVersion, read_file
+from tasks.steps.query_options import AS_USUAL, QueryOptions
+
+__all__ = ["allowed_faces"]
+
+Ids = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+_DATES = ("date", "taken", "taken_at", "datetime")  # of a list's columns; the first that can be read counts
+_FACES = ["face_id", "photo_sha256", "uri", "label", "quality"]
+_PHOTOS = ["uri", "photo_sha256", "status", "source", "mtime_ns", "metadata"]
+_KEPT = 8
+
+
+def allowed_faces(
+    storage: Storage, version: PublishedVersion, options: QueryOptions, *, asked_sha256: str | None = None
+) -> Ids | None:
+    """The ids of the faces that pass the filters, int64 ascending; None where all do.
+
+    Args:
+        storage: the store.
+        version: whose faces.
+        options: the filters.
+        asked_sha256: of the photo asked with; its faces do not pass where `not_itself` says so.
+
+    Raises:
+        QueryError: nobody has such a label, or no photo is from such a source; the message names what comes near.
+    """
+    without = asked_sha256 if options.not_itself else None
+    if options.filters == AS_USUAL.filters and without is None:
+        return None
+    return _allowed(storage.uri, version.number, version.manifest.revision, options.filters, without)
+
+
+@lru_cache(maxsize=_KEPT)
+def _allowed(store: str, number: int, revision: int, filters: tuple[Any, ...], without: str | None) -> Ids:
+    """By value, so that the same question asked again costs nothing; a version never changes within a revision."""
+    storage = open_store(store)
+    version = _version(storage, number, revision)
+    labels, sources, taken_from, taken_to, min_quality, not_photos = filters
+    faces = _table(storage, version, "faces.parquet", VERSION_FACES, _FACES)
+    passes = np.ones(faces.num_rows, bool)
+    if labels:
+        passes &= _labelled(faces, labels, number=number)
+    if min_quality > 0:
+        passes &= _mask(pc.greater_equal(faces["quality"], min_quality))
+    if sources or taken_from or taken_to or not_photos:
+        photos = _table(storage, version, "photos.parquet", VERSION_PHOTOS, _PHOTOS)
+        kept = _mask(pc.is_in(photos["status"], value_set=pa.array(["indexed", "duplicate"])))
+        if sources:
+            kept &= _from_sources(photos, sources, number=number)
+        if taken_from or taken_to:
+            kept &= _taken(photos, taken_from, taken_to)
+        passes &= _of_photos(faces, photos.filter(kept))
+        if not_photos:
+            named = pa.array([normalise_uri(uri) for uri in not_photos])
+            passes &= ~_of_photos(faces, photos.filter(_mask(pc.is_in(photos["uri"], value_set=named))))
+    if without is not None:
+        passes &= ~_mask(pc.equal(faces["photo_sha256"], without))
+    ids: Ids = np.sort(faces["face_id"].to_numpy()[passes])
+    ids.setflags(write=False)
+    return ids
+
+
+def _version(storage: Storage, number: int, revision: int) -> PublishedVersion:
+    from store.versions import read_version  # noqa: PLC0415
+
+    version = read_version(storage, number)
+    if version.manifest.revision != revision:
+        raise QueryError(f"version {number} was rewritten while it was asked: ask again")
+    return version
+
+
+def _table(storage: Storage, version: PublishedVersion, name: str, schema: pa.Schema, columns: list[str]) -> pa.Table:
+    where = f"version {version.number}'s {name}"
+    return from_parquet(read_file(storage, version, name), schema, where=where, columns=columns)
+
+
+def _labelled(faces: pa.Table, labels: Sequence[str], *, number: int) -> Mask:
+    known = {label for label in pc.unique(faces["label"]).to_pylist() if label}
+    for label in labels:
+        if label not in known:
+            near = difflib.get_close_matches(label, known, n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else f": it knows {len(known):,} people"
+            raise QueryError(f"nobody in version {number} is called {label}{hint}")
+    return _mask(pc.is_in(faces["label"], value_set=pa.array(labels)))
+
+
+def _from_sources(photos: pa.Table, sources: Sequence[str], *, number: int) -> Mask:
+    """Photos that lie under one of the sources, or that one of them listed."""
+    passes = np.zeros(photos.num_rows, bool)
+    for source in sources:
+        uri = normalise_uri(source)
+        under = pc.or_(pc.starts_with(photos["uri"], uri.rstrip("/") + "/"), pc.equal(photos["uri"], uri))
+        found = _mask(under) | _mask(pc.equal(photos["source"], uri))
+        if not found.any():
+            known = sorted({s for s in pc.unique(photos["source"]).to_pylist() if s})
+            raise QueryError(f"no photo of version {number} is from {uri}; it was built from {', '.join(known[:5])}")
+        passes |= found
+    return passes
+
+
+def _taken(photos: pa.Table, first: date | None, last: date | None) -> Mask:
+    """Photos of these days, both included."""
+    days = [_day(*row) for row in zip(photos["metadata"].to_pylist(), photos["mtime_ns"].to_pylist(), strict=True)]
+    return np.array(
+        [day is not None and (first is None or first <= day) and (last is None or day <= last) for day in days], bool
+    )
+
+
+def _day(metadata: str | None, mtime_ns: int | None) -> date | None:
+    """The day that the list says, else the file's own, in UTC; None where nobody knows."""
+    if metadata and (said := _said_day(metadata)):
+        return said
+    try:
+        return None if mtime_ns is None else datetime.fromtimestamp(mtime_ns / 1e9, UTC).date()
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
+def _said_day(metadata: str) -> date | None:
+    try:
+        columns = {str(name).lower(): value for name, value in json.loads(metadata).items()}
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    for name in _DATES:
+        try:
+            return datetime.fromisoformat(str(columns[name]).strip()).date()
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def _of_photos(faces: pa.Table, photos: pa.Table) -> Mask:
+    return _mask(pc.is_in(faces["photo_sha256"], value_set=photos["photo_sha256"].combine_chunks()))
+
+
+def _mask(values: Any) -> Mask:
+    """As numpy, null as false."""
+    mask: Mask = np.asarray(pc.fill_null(values, False)).astype(np.bool_)
+    return mask
