@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 COMMANDS = (
     "demo", "plan", "build", "query", "train", "evaluate",
-    "versions", "diff", "rollback", "verify", "vacuum", "export", "import", "forget",
+    "versions", "diff", "rollback", "verify", "vacuum", "export", "import", "forget", "serve",
 )  # fmt: skip
 _MODULES = {"export": "export_version", "import": "import_version"}
 

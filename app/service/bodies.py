@@ -68,9 +68,7 @@ async def read_form(request: Request, body: bytes) -> tuple[bytes | None, dict[s
     async def once() -> Any:
         yield body
 
-    parser = _InMemory(
-        request.headers, once(), max_files=1, max_fields=_MOST_FIELDS, max_part_size=_FIELD_BYTES
-    )
+    parser = _InMemory(request.headers, once(), max_files=1, max_fields=_MOST_FIELDS, max_part_size=_FIELD_BYTES)
     try:
         form: FormData = await parser.parse()
     except (MultiPartException, FormParserError, UnicodeError, ValueError, KeyError) as error:
