@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     port = listener.getsockname()[1]
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     say(f"serving {settings.store} at http://{shown}:{port}/ (Ctrl-C stops it)")
-    serve(settings, listener=listener)
+    with listener:
+        serve(settings, listener=listener)
     return {"stopped": True, "host": settings.host, "port": port}
 
 
@@ -76,12 +77,15 @@ def show(result: dict[str, Any]) -> str:
 
 def _listener(host: str, port: int) -> socket.socket:
     """A socket bound to the address, which no other process has."""
+    listener = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(found[0], found[1])
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(found[4])
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise LookalikeError(
             f"cannot listen at {host}, port {port} ({error.strerror}): give another --host or --port"
         ) from error

@@ -61,6 +61,7 @@ def create_app(settings: ServiceSettings) -> ASGIApp:
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         openapi_url="/openapi.json",
+        redirect_slashes=False,
     )
     app.state.service = service
     app.include_router(router)

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -20,6 +20,11 @@ class _InMemory(MultiPartParser):
     """A form whose files are never spooled to a disk."""
 
     spool_max_size = 2**40
+
+    def close(self) -> None:
+        """Let go of every file, also of one whose end never came."""
+        for file in self._files_to_close_on_error:
+            file.close()
 
 
 def announced_bytes(request: Request, *, limit: int) -> int:
@@ -58,7 +63,7 @@ async def read_body(request: Request, *, limit: int, seconds: float) -> bytes:
     return bytes(body)
 
 
-async def read_form(request: Request, body: bytes) -> tuple[bytes | None, dict[str, Any]]:
+async def read_form(request: Request, body: bytes) -> tuple[bytes | None, dict[str, list[str]]]:
     """The file called `photo` and the other fields of a multipart form.
 
     Raises:
@@ -70,12 +75,14 @@ async def read_form(request: Request, body: bytes) -> tuple[bytes | None, dict[s
 
     parser = _InMemory(request.headers, once(), max_files=1, max_fields=_MOST_FIELDS, max_part_size=_FIELD_BYTES)
     try:
-        form: FormData = await parser.parse()
-    except (MultiPartException, FormParserError, UnicodeError, ValueError, KeyError) as error:
+        form = await parser.parse()
+        photo = form.get("photo")
+        fields: dict[str, list[str]] = {}
+        for name, value in form.multi_items():
+            if isinstance(value, str):
+                fields.setdefault(name, []).append(value)
+        return (await photo.read() if isinstance(photo, UploadFile) else None), fields
+    except (MultiPartException, FormParserError, LookupError, ValueError) as error:
         raise Refusal(400, "the form cannot be read: send multipart/form-data with a file called photo") from error
-    photo = form.get("photo")
-    fields: dict[str, Any] = {}
-    for name, value in form.multi_items():
-        if isinstance(value, str):
-            fields[name] = [*fields[name], value] if name in fields else [value]
-    return (await photo.read() if isinstance(photo, UploadFile) else None), fields
+    finally:
+        parser.close()

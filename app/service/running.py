@@ -4,6 +4,7 @@ import os
 import socket
 import tempfile
 from asyncio import TimerHandle
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -50,6 +51,15 @@ class HurriedProtocol(H11Protocol):
         super().connection_lost(exc)
 
 
+class _Server(uvicorn.Server):
+    """Being told to stop is no failure: the signal is not raised again once everything is answered."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; at once when told a second time."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
 def check_settings(settings: ServiceSettings) -> None:
     """Refuse to be reached from elsewhere without tokens.
 
@@ -75,7 +85,7 @@ def serve(settings: ServiceSettings, *, listener: socket.socket) -> None:
     """
     check_settings(settings)
     if settings.workers == 1:
-        uvicorn.Server(uvicorn_config(create_app(settings), settings)).run(sockets=[listener])
+        _Server(uvicorn_config(create_app(settings), settings)).run(sockets=[listener])
         return
     from uvicorn.supervisors import Multiprocess  # noqa: PLC0415
 
