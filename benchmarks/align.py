@@ -3,7 +3,8 @@
     python -m benchmarks.align --photos DIR [--count N] [--device cuda] [--quick] [--json]
 
 1. Equality: every photo is searched by both, facenet-pytorch one at a time, lookalike in batches of mixed company; boxes
-   and landmarks must lie within 0.5 px, scores within 0.001.
+   and landmarks must lie within 0.5 px, scores within 0.001. On a GPU both without its shortened multiplications (TF32),
+   which facenet-pytorch uses otherwise, as it does below.
 2. Speed: both take the same decoded photos in batches of 32, in turns, one thread each, find the faces and cut a
    160 x 160 input for each; CPU seconds and wall.
 3. Large photos of 4, 12 and 24 megapixels: the same pixels for both; then from the file's bytes, where lookalike searches
@@ -34,6 +35,7 @@ from benchmarks.machine import describe_machine
 from models.card import BoxMargin
 from models.detection import DetectionSettings, find_in_photos
 from models.face_input import make_face_input
+from models.full_precision import full_precision
 from models.mtcnn.cascade import CascadeSettings, Face, detect_faces_in_batch
 from models.mtcnn.nets import CascadeNets, load_cascade_nets
 from models.photo import PhotoLimits, full_pixels, read_photo
@@ -93,10 +95,11 @@ def _equality(images: Sequence[UInt8Array], peer: Any, nets: CascadeNets) -> Row
             for start in range(0, len(set_of), _BATCH)
             for faces in detect_faces_in_batch(set_of[start : start + _BATCH], nets=nets, settings=_SETTINGS)
         ]
-        gaps = [
-            _gap(faces, peer.detect(Image.fromarray(one), landmarks=True))
-            for one, faces in zip(set_of, found, strict=True)
-        ]
+        with full_precision():  # as exact as on the processor
+            gaps = [
+                _gap(faces, peer.detect(Image.fromarray(one), landmarks=True))
+                for one, faces in zip(set_of, found, strict=True)
+            ]
         agreeing = [gap for gap in gaps if gap is not None]
         rows[name] = {
             "photos": len(set_of),

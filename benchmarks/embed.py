@@ -36,6 +36,7 @@ from models.batch_norm import recalibrate_batch_norm
 from models.card import BoxMargin, EncoderCard
 from models.encoder import Encoder, load_encoder, unit_rows
 from models.face_input import make_face_input
+from models.full_precision import full_precision
 from models.inception_resnet_v1 import InceptionResnetV1
 from models.mtcnn.cascade import CascadeSettings, detect_faces_in_batch
 from models.mtcnn.nets import load_cascade_nets
@@ -59,7 +60,7 @@ _PUBLISHED = "inception-resnet-v1:vggface2"
 def measure(photos: Path | None, *, count: int, device: str, quick: bool) -> Row:
     """The figures, by name."""
     torch.set_num_threads(2)
-    faces_NHWC = _faces(photos, count)
+    faces_NHWC = _faces(photos, count, device)
     card, weights, origin = _weights(faces_NHWC)
     result: Row = {"device": device, "faces": len(faces_NHWC), "drawn": photos is None, "weights": origin}
     result |= _equality(faces_NHWC, card, weights, device=device)
@@ -80,9 +81,9 @@ def measure(photos: Path | None, *, count: int, device: str, quick: bool) -> Row
 # Faces and weights
 
 
-def _faces(photos: Path | None, count: int) -> UInt8Array:
+def _faces(photos: Path | None, count: int, device: str) -> UInt8Array:
     """The first face of each of `count` pictures, uint8 (N, 160, 160, 3)."""
-    nets = load_cascade_nets()
+    nets = load_cascade_nets(device)
     pictures = _opened(photos, count) if photos else (_drawn(number) for number in range(count))
     faces = []
     for picture in pictures:
@@ -163,9 +164,15 @@ def _peer(weights: bytes, device: str, threads: int) -> Embed:
 
 
 def _equality(faces_NHWC: UInt8Array, card: EncoderCard, weights: bytes, *, device: str) -> Row:
+    """Both sides against facenet-pytorch's network in full float32; on a GPU its users run it with shortened multiplications."""
     peer, own = _peer(weights, device, 1), load_encoder(card, weights, device=device)
-    theirs_ND = np.concatenate([peer(batch) for batch in np.array_split(faces_NHWC, -(-len(faces_NHWC) // 32))])
-    return _agreement(theirs_ND, own.embed(faces_NHWC))
+    batches = np.array_split(faces_NHWC, -(-len(faces_NHWC) // 32))
+    with full_precision():
+        exact_ND = np.concatenate([peer(batch) for batch in batches])
+    row = _agreement(exact_ND, own.embed(faces_NHWC))
+    if device != "cpu":
+        row["peer_as_it_runs"] = _agreement(exact_ND, np.concatenate([peer(batch) for batch in batches]))
+    return row
 
 
 def _agreement(theirs_ND: FloatArray, ours_ND: FloatArray) -> Row:

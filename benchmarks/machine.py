@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ def describe_machine() -> dict[str, str]:
     return {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
+        "gpu": _gpu(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "libraries": ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES),
@@ -30,6 +32,14 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or "unknown"
+
+
+def _gpu() -> str:
+    """The GPU that torch sees, where a benchmark has loaded torch."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return "none"
+    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
 
 
 def _version(name: str) -> str:

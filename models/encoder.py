@@ -9,7 +9,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from models.architectures import ARCHITECTURES, is_network
 from models.card import EncoderCard
@@ -20,8 +19,10 @@ from models.torch_encoder import TorchNetwork, read_network
 
 __all__ = ["Encoder", "EncoderError", "load_encoder", "unit_rows"]
 
-Network = Callable[[Tensor], NDArray[np.float32]]
-CHUNK_FACES, CHUNK_FACES_GPU = 64, 256
+Network = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Bytes, uint8 (N, H, W, 3) as the card says, to embeddings, float32 (N, D), of any length."""
+
+CHUNK_FACES, CHUNK_FACES_GPU = 64, 2048
 
 
 class Encoder(Protocol):
@@ -64,8 +65,8 @@ def load_encoder(card: EncoderCard, weights: bytes, *, device: str = "cpu", thre
             f"weights of {card.name or card.architecture}: got sha256 {got}, wanted {card.sha256} after the card; "
             "the file is damaged or another one: fetch it again"
         )
-    network, takes = _network(card, weights, device=device, threads=threads)
-    return _CardEncoder(card, network, device=takes)
+    network, chunk = _network(card, weights, device=device, threads=threads)
+    return _CardEncoder(card, network, chunk=chunk)
 
 
 def unit_rows(vectors_ND: NDArray[np.float32], *, first: int = 0) -> NDArray[np.float32]:
@@ -90,27 +91,28 @@ def unit_rows(vectors_ND: NDArray[np.float32], *, first: int = 0) -> NDArray[np.
     return unit
 
 
-def _network(card: EncoderCard, weights: bytes, *, device: str, threads: int) -> tuple[Network, str]:
-    """The network, and the device on which it takes preprocessed faces."""
+def _network(card: EncoderCard, weights: bytes, *, device: str, threads: int) -> tuple[Network, int]:
+    """The network, and how many faces it is given at most."""
+    spec = card.input
     if card.architecture == "onnx":
-        return _taking_arrays(OnnxNetwork(weights, card, device=device, threads=threads)), "cpu"
+        on_onnx = OnnxNetwork(weights, card, device=device, threads=threads)
+        return lambda faces_NHWC: on_onnx(preprocess_faces(faces_NHWC, spec).numpy()), CHUNK_FACES
     if not is_network(card.architecture):
         raise EncoderError(
             f"card: got architecture {card.architecture or 'none'}, wanted onnx, {ARCHITECTURES}; correct the card"
         )
     network = read_network(weights, card)
     if device != "cpu":
-        return TorchNetwork(network, device=device), device
+        from models.cuda_network import CudaNetwork  # noqa: PLC0415
+
+        return CudaNetwork(network, spec, device=device), CHUNK_FACES_GPU
     try:
         from models.openvino_network import OpenVinoNetwork  # noqa: PLC0415
     except ImportError:  # there is no OpenVINO for every processor and every Python
-        return TorchNetwork(network, threads=threads), "cpu"
-    on_openvino = OpenVinoNetwork(network, height=card.input.height, width=card.input.width, threads=threads)
-    return _taking_arrays(on_openvino), "cpu"
-
-
-def _taking_arrays(network: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Network:
-    return lambda inputs_NCHW: network(inputs_NCHW.numpy())
+        on_torch = TorchNetwork(network, threads=threads)
+        return lambda faces_NHWC: on_torch(preprocess_faces(faces_NHWC, spec)), CHUNK_FACES
+    on_openvino = OpenVinoNetwork(network, height=spec.height, width=spec.width, threads=threads)
+    return lambda faces_NHWC: on_openvino(preprocess_faces(faces_NHWC, spec).numpy()), CHUNK_FACES
 
 
 class _CardEncoder:
@@ -120,9 +122,8 @@ class _CardEncoder:
     MobileFaceNet on LFW this tells people apart exactly as well as adding the raw outputs.
     """
 
-    def __init__(self, card: EncoderCard, network: Network, *, device: str) -> None:
-        self._card, self._network, self._device = card, network, device
-        self._chunk = CHUNK_FACES if device == "cpu" else CHUNK_FACES_GPU
+    def __init__(self, card: EncoderCard, network: Network, *, chunk: int) -> None:
+        self._card, self._network, self._chunk = card, network, chunk
 
     @property
     def card(self) -> EncoderCard:
@@ -144,5 +145,4 @@ class _CardEncoder:
         return unit_rows(upright_ND + mirrored_ND, first=first)
 
     def _unit(self, faces_NHWC: NDArray[np.uint8], *, first: int) -> NDArray[np.float32]:
-        inputs_NCHW = preprocess_faces(faces_NHWC, self._card.input, device=self._device)
-        return unit_rows(self._network(inputs_NCHW), first=first)
+        return unit_rows(self._network(faces_NHWC), first=first)

@@ -3,7 +3,7 @@
 N faces, H rows, W columns, D dimensions of an embedding.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ __all__ = ["PeopleCrops", "PeopleMetrics", "embed_people", "measure_people", "se
 
 CHUNK_FACES = 128
 MEASURED_PAIRS = 2048
+GPU_SHARE = 0.2
+"""Of a GPU's free memory, at most, for the crops that a training keeps there."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,13 @@ class PeopleCrops:
     def pixels(self, rows: NDArray[np.int64] | slice, device: str) -> Tensor:
         """Some of the crops as float32 (n, 3, H, W), in [0, 255], channels last in memory."""
         return torch.from_numpy(self.crops[rows]).to(device).float().permute(0, 3, 1, 2)
+
+    def reader(self, device: str) -> Callable[[NDArray[np.int64]], Tensor]:
+        """`pixels` of rows on one device, to be asked many times: a GPU with room for all crops takes them in once, as bytes."""
+        if device == "cpu" or self.crops.nbytes > GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+            return lambda rows: self.pixels(rows, device)
+        kept_NHWC = torch.from_numpy(self.crops).to(device)
+        return lambda rows: kept_NHWC[torch.from_numpy(rows).to(device)].float().permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)

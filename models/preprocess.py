@@ -3,6 +3,7 @@
 N faces, H rows, W columns, C channels, D dimensions of an embedding.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,7 @@ def normalise_pixels(pixels_NCHW: Tensor, spec: InputSpec) -> Tensor:
     """
     if spec.colour == "bgr":
         pixels_NCHW = pixels_NCHW.flip(1)
-    mean = pixels_NCHW.new_tensor(spec.mean).reshape(1, 3, 1, 1)
-    std = pixels_NCHW.new_tensor(spec.std).reshape(1, 3, 1, 1)
+    mean, std = (_a_channel(values, pixels_NCHW.dtype, pixels_NCHW.device) for values in (spec.mean, spec.std))
     return (pixels_NCHW * spec.scale - mean) / std
 
 
@@ -64,3 +64,10 @@ def preprocess_faces(faces_NHWC: NDArray[np.uint8], spec: InputSpec, *, device: 
         return normalise_pixels(bytes_NHWC.permute(0, 3, 1, 2).float(), spec)
     pixels_NCHW = torch.from_numpy(np.ascontiguousarray(faces_NHWC.transpose(0, 3, 1, 2), dtype=np.float32))
     return normalise_pixels(pixels_NCHW, spec).contiguous()
+
+
+@functools.lru_cache(maxsize=64)
+def _a_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A value a channel, (1, 3, 1, 1), kept on the device: sending it anew would hold up a GPU each time."""
+    with torch.inference_mode(False):  # kept tensors serve training too
+        return torch.tensor(values, dtype=dtype, device=device).reshape(1, 3, 1, 1)

@@ -15,6 +15,7 @@ from models.architectures import FaceNetwork, build_network, without_classifier
 from models.card import EncoderCard
 from models.encoder_error import EncoderError
 from models.fold_batch_norm import fold_batch_norm
+from models.fuse_relu import fuse_relu
 from models.torch_threads import torch_threads
 
 __all__ = ["TorchNetwork", "empty_network", "first_few", "problems_of_state_dict", "read_network"]
@@ -25,9 +26,10 @@ NAMED = 3
 class TorchNetwork:
     """Preprocessed faces to embeddings, in torch: batch-norms folded, channels last.
 
-    On a GPU convolutions are computed in float16; pooling, the last layer and the length are float32. float16 and not
-    bfloat16, which is as fast: its rounding is eight times finer, which neighbours notice (benchmarks/embed.py). What it
-    lacks is range, so a network that leaves it goes on in float32. On the processor everything is float32.
+    On a GPU convolutions are computed in float16, each in one step with the sum and the ReLU behind it; pooling, the last layer
+    and the length are float32. float16 and not bfloat16, which is as fast: its rounding is eight times finer, which neighbours
+    notice (benchmarks/embed.py). What it lacks is range, so a network that leaves it goes on in float32. On the processor
+    everything is float32.
 
     Args:
         network: in evaluation mode; it is taken over: its weights may be moved and rounded.
@@ -42,26 +44,38 @@ class TorchNetwork:
     def __init__(
         self, network: nn.Module, *, device: str = "cpu", convolutions: torch.dtype | None = None, threads: int = 1
     ) -> None:
-        self._network = fold_batch_norm(network)
-        self._compute_in(convolutions or _fast_precision(device))
+        precision = convolutions or _fast_precision(device)
+        folded = fold_batch_norm(network)
+        self._network = folded if device.startswith("cpu") else fuse_relu(folded)
+        self._compute_in(precision)
         self._network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
         self._threads = threads
 
-    def __call__(self, inputs_NCHW: Tensor) -> NDArray[np.float32]:
-        """Embeddings, float32 (N, D), of preprocessed faces, float32 (N, 3, H, W), on whatever device."""
-        with torch.inference_mode(), torch_threads(self._threads):
-            embeddings = self._embed(inputs_NCHW)
-            if self._dtype == torch.float16 and not bool(torch.isfinite(embeddings).all()):
-                self._compute_in(torch.float32)
-                embeddings = self._embed(inputs_NCHW)
-            found: NDArray[np.float32] = embeddings.cpu().numpy()
-        return found
+    @property
+    def exact(self) -> bool:
+        """Whether convolutions are computed in float32."""
+        return self._dtype == torch.float32
 
-    def _embed(self, inputs_NCHW: Tensor) -> Tensor:
+    def compute_exactly(self) -> None:
+        """Go on in float32."""
+        self._compute_in(torch.float32)
+
+    def on_device(self, inputs_NCHW: Tensor) -> Tensor:
+        """Embeddings, float32 (N, D), left on the device, of preprocessed faces, float32 (N, 3, H, W)."""
         inputs = inputs_NCHW.to(device=self._device, dtype=self._dtype, memory_format=torch.channels_last)
         embeddings: Tensor = self._network(inputs)
         return embeddings.float()
+
+    def __call__(self, inputs_NCHW: Tensor) -> NDArray[np.float32]:
+        """Embeddings, float32 (N, D), of preprocessed faces, float32 (N, 3, H, W), on whatever device."""
+        with torch.inference_mode(), torch_threads(self._threads):
+            embeddings = self.on_device(inputs_NCHW)
+            if self._dtype == torch.float16 and not bool(torch.isfinite(embeddings).all()):
+                self.compute_exactly()
+                embeddings = self.on_device(inputs_NCHW)
+            found: NDArray[np.float32] = embeddings.cpu().numpy()
+        return found
 
     def _compute_in(self, precision: torch.dtype) -> None:
         self._dtype = precision

@@ -99,6 +99,7 @@ class Trainer:
         )
         self._optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
         self._batches = Batches(people.labels, settings)
+        self._pixels = people.reader(device)
         self._losses: list[tuple[float, float]] = []  # of the epoch under way
         self._faces = 0
         self._before_s = 0.0
@@ -217,7 +218,7 @@ class Trainer:
 
     def _embed(self, batch: Batch, part: slice) -> tuple[Tensor, Tensor]:
         """The part's crops, (n, 3, H, W) in [0, 1], and their embeddings, float32 (n, D)."""
-        crops_NCHW = self._people.pixels(batch.rows[part], self._device) / 255
+        crops_NCHW = self._pixels(batch.rows[part]) / 255
         if batch.changes is not None:
             crops_NCHW = apply_changes(crops_NCHW, batch.changes.part(part))
         with self._precision():
@@ -284,7 +285,7 @@ class Trainer:
     def _recalibration_batches(self) -> Iterator[Tensor]:
         rows = np.random.default_rng(self._settings.seed).permutation(len(self._people.labels))[:RECALIBRATION_FACES]
         for batch in np.array_split(rows, math.ceil(len(rows) / RECALIBRATION_BATCH)):
-            yield normalise_pixels(self._people.pixels(batch, self._device), self._spec)
+            yield normalise_pixels(self._pixels(batch), self._spec)
 
 
 def _objective(people: PeopleCrops, decoder: Decoder, settings: TrainingSettings) -> Objective:

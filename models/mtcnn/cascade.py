@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from models.mtcnn.boxes import make_square, place_points, shift_boxes, window_boxes, windows_inside
+from models.mtcnn.layout import Layout, lay_out_pyramids
 from models.mtcnn.nets import CascadeNets
 from models.mtcnn.nms import suppress_by_smaller, suppress_by_union
-from models.mtcnn.pyramid import Level, pyramid_levels
-from models.mtcnn.sheets import Sheet, cut_into_tiles, lay_out
 from models.photo import require_rgb
 
 __all__ = ["ALGORITHM_VERSION", "CascadeSettings", "Face", "detect_faces", "detect_faces_in_batch"]
@@ -138,25 +137,24 @@ class _Candidates:
 
 def _propose(loaded: Any, sizes_P2: IntArray, nets: CascadeNets, *, settings: CascadeSettings) -> _Candidates:
     """Square candidates from every level of every photo."""
-    levels = pyramid_levels(sizes_P2, min_face_px=settings.min_face_px, pyramid_factor=settings.pyramid_factor)
-    tiles = [
-        tile
-        for (photo, number), level in levels.items()
-        for tile in cut_into_tiles(photo, number, height=level.height, width=level.width)
-    ]
-    threshold = settings.thresholds[0]
-    found = [_propose_on(sheet, loaded, levels, nets, threshold=threshold) for sheet in lay_out(tiles)]
-    if not found:
+    sizes = tuple((height, width) for height, width in sizes_P2.tolist())
+    layout = lay_out_pyramids(sizes, min_face_px=settings.min_face_px, pyramid_factor=settings.pyramid_factor)
+    if not layout.sheets:
         return _Candidates(np.empty(0, np.int64), np.empty((0, 4), np.float32))
-    windows = _in_reading_order(_Windows(*(np.concatenate(column) for column in zip(*found, strict=True))))
+    windows = _windows_over(settings.thresholds[0], loaded, layout, nets)
     boxes_N4 = window_boxes(windows.cell, scale=windows.scale)
-    kept = suppress_by_union(boxes_N4, windows.score, windows.photo * _MOST_LEVELS + windows.level, iou_threshold=0.5)
-    kept = kept[suppress_by_union(boxes_N4[kept], windows.score[kept], windows.photo[kept], iou_threshold=0.7)]
+    levels_N = windows.photo * _MOST_LEVELS + windows.level
+    kept = suppress_by_union(boxes_N4, windows.score, levels_N, iou_threshold=0.5, by=nets.survivors)
+    boxes_M4, scores_M, photo_M = boxes_N4[kept], windows.score[kept], windows.photo[kept]
+    kept = kept[suppress_by_union(boxes_M4, scores_M, photo_M, iou_threshold=0.7, by=nets.survivors)]
     return _Candidates(windows.photo[kept], make_square(shift_boxes(boxes_N4[kept], windows.shift[kept], extra_px=0)))
 
 
 class _Windows(NamedTuple):
-    """PNet's windows that pass: photo and level (N,), cell (N, 2) row and column, scale (N,), score (N,), shift (N, 4)."""
+    """PNet's windows that pass: photo and level (N,), cell (N, 2) row and column, scale (N,), score (N,), shift (N, 4).
+
+    They stand by photo, level, row and column: of equal scores the first one stays.
+    """
 
     photo: IntArray
     level: IntArray
@@ -166,33 +164,16 @@ class _Windows(NamedTuple):
     shift: FloatArray
 
 
-def _propose_on(
-    sheet: Sheet, loaded: Any, levels: dict[tuple[int, int], Level], nets: CascadeNets, *, threshold: float
-) -> _Windows:
-    tiles = [tile for tile, _, _ in sheet.places]
-    of_tiles = [levels[tile.photo, tile.level] for tile in tiles]
-    spans = [
-        (
-            level.rows.part(2 * tile.first_row, tile.rows),
-            level.columns.part(2 * tile.first_column, tile.columns),
-        )
-        for tile, level in zip(tiles, of_tiles, strict=True)
-    ]
-    cells = nets.propose(loaded, sheet, spans, threshold=threshold)
-    passed = cells.score >= threshold
+def _windows_over(threshold: float, loaded: Any, layout: Layout, nets: CascadeNets) -> _Windows:
+    cells, places = nets.propose(loaded, layout, threshold=threshold), layout.places
+    passed = np.flatnonzero(cells.score >= threshold)
     place = cells.place[passed]
-    where_K4 = np.array([(t.photo, t.level, t.first_row, t.first_column) for t in tiles], dtype=np.int64)
-    cell_M2 = np.stack([cells.row[passed], cells.column[passed]], axis=1) + where_K4[place, 2:]
-    scale_K = np.array([level.scale for level in of_tiles], dtype=np.float32)
-    return _Windows(
-        where_K4[place, 0], where_K4[place, 1], cell_M2, scale_K[place], cells.score[passed], cells.shift[passed]
-    )
-
-
-def _in_reading_order(windows: _Windows) -> _Windows:
-    """By photo, level, row and column: of equal scores the first one stays."""
-    order = np.lexsort((windows.cell[:, 1], windows.cell[:, 0], windows.level, windows.photo))
-    return _Windows(*[column[order] for column in windows])  # type: ignore[arg-type]
+    photo, level = places.photo[place], places.level[place]
+    row, column = cells.row[passed] + places.first_row[place], cells.column[passed] + places.first_column[place]
+    order = np.lexsort((column, row, level, photo))
+    cell_N2 = np.stack([row, column], axis=1)
+    windows = photo, level, cell_N2, layout.scales[place], cells.score[passed], cells.shift[passed]
+    return _Windows(*[of_each[order] for of_each in windows])  # type: ignore[arg-type]
 
 
 def _refine(
@@ -205,7 +186,7 @@ def _refine(
     scores_N, shift_N4 = nets.refine(loaded, candidates.photo, windows_N4)
     passed = np.flatnonzero(scores_N > threshold)
     candidates = candidates[passed]
-    kept = suppress_by_union(candidates.box, scores_N[passed], candidates.photo, iou_threshold=0.7)
+    kept = suppress_by_union(candidates.box, scores_N[passed], candidates.photo, iou_threshold=0.7, by=nets.survivors)
     boxes_M4 = make_square(shift_boxes(candidates.box[kept], shift_N4[passed[kept]], extra_px=1))
     return _Candidates(candidates.photo[kept], boxes_M4)
 
@@ -223,7 +204,7 @@ def _decide(
     photo_M, scores_M = candidates.photo[passed], scores_N[passed]
     landmarks_M52 = place_points(candidates.box[passed], points_N10[passed])
     boxes_M4 = shift_boxes(candidates.box[passed], shift_N4[passed], extra_px=1)
-    for i in suppress_by_smaller(boxes_M4, scores_M, photo_M, threshold=0.7):
+    for i in suppress_by_smaller(boxes_M4, scores_M, photo_M, threshold=0.7, by=nets.survivors):
         faces[photo_M[i]].append(Face(box=boxes_M4[i], score=float(scores_M[i]), landmarks=landmarks_M52[i]))
     return faces
 

@@ -4,6 +4,7 @@ Two runtimes give it: OpenVINO on the processor (`openvino_nets`), torch on a GP
 depend on the other photos of its batch.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,21 +12,22 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.mtcnn.area import Span
-from models.mtcnn.sheets import Sheet
+from models.mtcnn.layout import Layout
+from models.mtcnn.nms import Overlap
 
-__all__ = ["CascadeNets", "Cells", "load_cascade_nets", "softmax_of_two"]
+__all__ = ["CascadeNets", "Cells", "difference_at", "load_cascade_nets", "softmax_of_two"]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """PNet's windows that may pass, of one sheet.
+    """PNet's windows that may pass, in no particular order.
 
     Args:
-        place: int64, (M,), which of the sheet's tiles each lies in.
+        place: int64, (M,), which of the layout's tiles each lies in.
         row: int64, (M,), in cells of the tile.
         column: int64, (M,), likewise.
         score: float32, (M,), in [0, 1].
@@ -49,13 +51,12 @@ class CascadeNets(Protocol):
     def load(self, photos: Sequence[npt.NDArray[np.uint8]]) -> Any:
         """What the other methods cut levels and crops from: the photos, uint8 (H, W, 3) each, on the device."""
 
-    def propose(self, loaded: Any, sheet: Sheet, spans: Sequence[tuple[Span, Span]], *, threshold: float) -> Cells:
-        """PNet over one sheet.
+    def propose(self, loaded: Any, layout: Layout, *, threshold: float) -> Cells:
+        """PNet over every sheet.
 
         Args:
             loaded: the photos.
-            sheet: tiles of their levels.
-            spans: rows and columns of the photo that the pixels of each tile cover.
+            layout: their levels, on sheets.
             threshold: lowest score, in [0, 1].
         """
 
@@ -72,6 +73,9 @@ class CascadeNets(Protocol):
         self, loaded: Any, photos_N: IntArray, windows_N4: IntArray
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """ONet over windows of the photos: scores (N,), corrections (N, 4), and landmarks (N, 10) in sides of the box."""
+
+    def survivors(self, boxes_N4: FloatArray, groups_N: IntArray, overlap: Overlap) -> BoolArray:
+        """Which boxes survive suppression: `nms.survivors`, to the last bit, where it is fastest."""
 
 
 def load_cascade_nets(device: str = "cpu") -> CascadeNets:
@@ -97,3 +101,8 @@ def softmax_of_two(logits_N2: FloatArray) -> FloatArray:
     shifted_N2 = np.exp(logits_N2 - logits_N2.max(axis=1, keepdims=True))
     share_N: FloatArray = shifted_N2[:, 1] / (shifted_N2[:, 0] + shifted_N2[:, 1])
     return share_N
+
+
+def difference_at(share: float) -> float:
+    """The difference of two logits at which `softmax_of_two` gives the second one this share, in [0, 1]."""
+    return math.log(share / (1 - share)) if 0 < share < 1 else math.inf * (share - 0.5)

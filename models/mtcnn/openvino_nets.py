@@ -4,7 +4,6 @@ The graphs are written down here, once more than in `torch_nets`, since OpenVINO
 two together. Pixels are (N, H, W, 4) with a channel of zeros, as `area` cuts them.
 """
 
-import math
 import sys
 import threading
 from collections.abc import Sequence
@@ -13,8 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.mtcnn.area import AreaTables, Span, area_tables, cut_crops, cut_tile
-from models.mtcnn.nets import Cells, softmax_of_two
+from models.mtcnn import nms
+from models.mtcnn.area import AreaTables, area_tables, cut_crops, cut_tile
+from models.mtcnn.layout import Layout
+from models.mtcnn.nets import Cells, difference_at, softmax_of_two
 from models.mtcnn.sheets import SHEET_PX, Sheet
 from models.mtcnn.weights import load_weights
 
@@ -53,30 +54,38 @@ class OpenVinoNets:
         """The photos' summed-area tables."""
         return area_tables(photos)
 
-    def propose(
-        self, loaded: AreaTables, sheet: Sheet, spans: Sequence[tuple[Span, Span]], *, threshold: float
-    ) -> Cells:
-        """PNet over one sheet; see `CascadeNets`."""
+    def propose(self, loaded: AreaTables, layout: Layout, *, threshold: float) -> Cells:
+        """PNet over one sheet after the other; see `CascadeNets`."""
+        found, place = [], 0
+        for sheet in layout.sheets:
+            found.append(self._propose_on(sheet, loaded, layout, place, threshold))
+            place += len(sheet.places)
+        return Cells(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+    def survivors(self, boxes_N4: FloatArray, groups_N: IntArray, overlap: nms.Overlap) -> npt.NDArray[np.bool_]:
+        """By numpy; see `CascadeNets`."""
+        return nms.survivors(boxes_N4, groups_N, overlap)
+
+    def _propose_on(
+        self, sheet: Sheet, loaded: AreaTables, layout: Layout, first_place: int, threshold: float
+    ) -> tuple[IntArray, IntArray, IntArray, FloatArray, FloatArray]:
+        """The cells of a sheet whose tiles are numbered from `first_place` on."""
         pixels_1HW4 = np.zeros((1, SHEET_PX, SHEET_PX, 4), dtype=np.float32)
-        for (tile, row, column), (rows, columns) in zip(sheet.places, spans, strict=True):
+        for number, (tile, row, column) in enumerate(sheet.places, start=first_place):
+            rows, columns = layout.spans(number)
             pixels_1HW4[0, row : row + tile.rows, column : column + tile.columns] = cut_tile(
                 loaded, tile.photo, rows=rows, columns=columns
             )
         (cells_1HW6,) = self._run(0, pixels_1HW4, sheet.mask()[None, None])
         owner_HW = sheet.owners()
-        lowest = _logit(threshold) - _MARGIN
+        lowest = difference_at(threshold) - _MARGIN
         passing_HW = (cells_1HW6[0, :, :, 1] - cells_1HW6[0, :, :, 0] >= lowest) & (owner_HW >= 0)
         row_M, column_M = np.nonzero(passing_HW)
-        place_M = owner_HW[row_M, column_M].astype(np.int64)
+        place_M = owner_HW[row_M, column_M].astype(np.int64) + first_place
         passing_M6 = cells_1HW6[0, row_M, column_M]
-        corners_K2 = np.array([(row // 2, column // 2) for _, row, column in sheet.places], dtype=np.int64)
-        return Cells(
-            place=place_M,
-            row=row_M - corners_K2[place_M, 0],
-            column=column_M - corners_K2[place_M, 1],
-            score=softmax_of_two(passing_M6[:, :2]),
-            shift=passing_M6[:, 2:],
-        )
+        row_M -= layout.places.row[place_M] // 2
+        column_M -= layout.places.column[place_M] // 2
+        return place_M, row_M, column_M, softmax_of_two(passing_M6[:, :2]), passing_M6[:, 2:]
 
     def refine(self, loaded: AreaTables, photos_N: IntArray, windows_N4: IntArray) -> tuple[FloatArray, FloatArray]:
         """RNet over windows; see `CascadeNets`."""
@@ -113,11 +122,6 @@ class OpenVinoNets:
             requests = self._requests.of_this_thread = [compiled.create_infer_request() for compiled in self._nets]
         found = requests[net].infer(list(inputs), share_inputs=True, share_outputs=True)
         return [found[output] for output in range(len(found))]
-
-
-def _logit(share: float) -> float:
-    """The difference of two logits at which softmax gives the second one this share."""
-    return math.log(share / (1 - share)) if 0 < share < 1 else math.inf * (share - 0.5)
 
 
 def _pnet() -> Any:

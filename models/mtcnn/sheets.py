@@ -60,13 +60,6 @@ class Sheet:
             mask_HW[row : row + tile.rows - 2, column : column + tile.columns - 2] = 0
         return mask_HW
 
-    def pixel_owners(self) -> npt.NDArray[np.int64]:
-        """Which place each pixel belongs to, -1 for none: int64 (S, S)."""
-        owner_HW = np.full((SHEET_PX, SHEET_PX), -1, dtype=np.int64)
-        for number, (tile, row, column) in enumerate(self.places):
-            owner_HW[row : row + tile.rows, column : column + tile.columns] = number
-        return owner_HW
-
     def owners(self) -> npt.NDArray[np.int32]:
         """Which place each cell belongs to, -1 for none: int32 (SHEET_CELLS, SHEET_CELLS)."""
         owner_HW = np.full((SHEET_CELLS, SHEET_CELLS), -1, dtype=np.int32)
@@ -94,38 +87,46 @@ def lay_out(tiles: Sequence[Tile]) -> Iterator[Sheet]:
     free: list[_Free] = []
     for tile in sorted(tiles, key=lambda t: (-t.rows, -t.columns)):
         height, width = _even(tile.rows), _even(tile.columns)
-        fitting = [room for room in free if room.height >= height and room.width >= width]
-        if not fitting:
+        number = _best(free, height, width)
+        if number is None:
             sheets.append([])
-            fitting = [_Free(len(sheets) - 1, 0, 0, SHEET_PX, SHEET_PX)]
-            free += fitting
-        room = min(fitting, key=lambda f: (min(f.height - height, f.width - width), f.sheet, f.row, f.column))
-        sheets[room.sheet].append((tile, room.row, room.column))
-        free.remove(room)
+            free.append((len(sheets) - 1, 0, 0, SHEET_PX, SHEET_PX))
+            number = len(free) - 1
+        room = free.pop(number)
+        sheet, row, column, _, _ = room
+        sheets[sheet].append((tile, row, column))
         free += _left_over(room, height, width)
     return (Sheet(tuple(places)) for places in sheets)
 
 
-@dataclass(frozen=True)
-class _Free:
-    """A rectangle of a sheet that no tile lies on."""
+_Free = tuple[int, int, int, int, int]
+"""A rectangle that no tile lies on: sheet, row, column, height, width. Bare, since thousands are looked at a batch."""
 
-    sheet: int
-    row: int
-    column: int
-    height: int
-    width: int
+
+def _best(free: list[_Free], height: int, width: int) -> int | None:
+    """Which rectangle leaves the shortest side over, of equal ones the first in sheet, row and column; None if none fits."""
+    best, best_order = None, (SHEET_PX + 1, 0, 0, 0)
+    for number, (sheet, row, column, free_height, free_width) in enumerate(free):
+        below, right = free_height - height, free_width - width
+        if below < 0 or right < 0:
+            continue
+        shorter = below if below < right else right  # a call of min takes longer than the rest
+        if shorter <= best_order[0] and (order := (shorter, sheet, row, column)) < best_order:
+            best, best_order = number, order
+    return best
 
 
 def _left_over(room: _Free, height: int, width: int) -> list[_Free]:
     """What stays free when the left top corner of a rectangle is taken: one part below, one to the right."""
-    below, right = room.height - height, room.width - width
+    sheet, row, column, free_height, free_width = room
+    below, right = free_height - height, free_width - width
     wide_below = below > right
-    parts = [
-        _Free(room.sheet, room.row + height, room.column, below, room.width if wide_below else width),
-        _Free(room.sheet, room.row, room.column + width, height if wide_below else room.height, right),
-    ]
-    return [part for part in parts if min(part.height, part.width) >= PNET_WINDOW_PX]
+    parts = []
+    if below >= PNET_WINDOW_PX and (below_width := free_width if wide_below else width) >= PNET_WINDOW_PX:
+        parts.append((sheet, row + height, column, below, below_width))
+    if right >= PNET_WINDOW_PX and (right_height := height if wide_below else free_height) >= PNET_WINDOW_PX:
+        parts.append((sheet, row, column + width, right_height, right))
+    return parts
 
 
 def _parts(side_px: int) -> Iterator[tuple[int, int]]:

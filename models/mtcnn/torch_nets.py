@@ -1,24 +1,26 @@
 """The cascade's nets by torch: on a GPU, and as the readable twin of the graphs in `openvino_nets`.
 
-Photos go to the device once. Levels, crops and nets are computed there for the whole batch; what comes back are the few
-windows that pass, once a sheet, and the candidates' outputs.
+Photos go to the device once. Levels, crops, nets and the suppression of boxes are computed there for the whole batch; what
+comes back are the few windows that pass, the candidates' outputs, and who survives.
 
 Shapes: N images, C channels, H rows, W columns. Inputs are (pixel - 127.5) / 128, RGB. The checkpoints were converted from
 Caffe, whose blobs are (N, C, W, H): the dense layers read columns before rows.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.mtcnn.area import Span
-from models.mtcnn.nets import Cells, softmax_of_two
-from models.mtcnn.sheets import SHEET_PX, Sheet
+from models.full_precision import full_precision
+from models.mtcnn.layout import Layout, Places
+from models.mtcnn.nets import Cells, difference_at, softmax_of_two
+from models.mtcnn.nms import Overlap
+from models.mtcnn.sheets import SHEET_CELLS, SHEET_PX
+from models.mtcnn.torch_area import DeviceTables, cut_crops_there, cut_sheets_there, paint_places, send, tables_on
+from models.mtcnn.torch_nms import survivors_on
 from models.mtcnn.weights import NetName, load_weights
 
 __all__ = ["ONet", "PNet", "RNet", "TorchNets"]
@@ -28,6 +30,7 @@ IntArray = npt.NDArray[np.int64]
 
 _RNET_SIDE_PX, _ONET_SIDE_PX = 24, 48
 _CHUNK_CROPS = 4096
+_CHUNK_SHEETS = 16  # some 2 GB on the device
 _MARGIN = 1e-3
 
 
@@ -155,15 +158,6 @@ def _columns_first(x_NCHW: Tensor) -> Tensor:
     return x_NCHW.permute(0, 3, 2, 1).flatten(1)
 
 
-@dataclass(frozen=True, eq=False)
-class _Tables:
-    """Summed-area tables on the device, one after another: int32 that wrap around, (sum of (H + 1) * (W + 1), 3)."""
-
-    sums: Tensor
-    starts: IntArray
-    strides: IntArray
-
-
 class TorchNets:
     """PNet, RNet and ONet as torch modules, float32; on a GPU without its shortened multiplications (TF32).
 
@@ -184,50 +178,44 @@ class TorchNets:
             net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def load(self, photos: Sequence[npt.NDArray[np.uint8]]) -> _Tables:
+    def load(self, photos: Sequence[npt.NDArray[np.uint8]]) -> DeviceTables:
         """The photos' summed-area tables, made on the device."""
-        sizes_P2 = np.array([photo.shape[:2] for photo in photos], dtype=np.int64) + 1
-        ends_P = np.cumsum(sizes_P2.prod(axis=1))
-        starts_P = ends_P - sizes_P2.prod(axis=1)
-        sums = torch.zeros((int(ends_P[-1]), 3), dtype=torch.int32, device=self.device)
-        for photo_HWC, start, end, (rows, columns) in zip(photos, starts_P, ends_P, sizes_P2.tolist(), strict=True):
-            table_HWC = sums[start:end].view(rows, columns, 3)
-            pixels_HWC = torch.from_numpy(np.array(photo_HWC)).to(self.device, non_blocking=True)
-            table_HWC[1:, 1:] = pixels_HWC.cumsum(0, dtype=torch.int32).cumsum(1, dtype=torch.int32)
-        return _Tables(sums=sums, starts=starts_P, strides=sizes_P2[:, 1])
+        return tables_on(self.device, photos)
 
     @torch.inference_mode()
-    def propose(self, loaded: _Tables, sheet: Sheet, spans: Sequence[tuple[Span, Span]], *, threshold: float) -> Cells:
-        """PNet over one sheet; see `CascadeNets`."""
-        pixels_HWC = self._pixels(loaded, sheet, spans)
-        outside_1HW = self._there(sheet.mask()[None] < 0)
-        logits_12HW, shift_14HW = self._exactly(self.pnet, pixels_HWC.permute(2, 0, 1)[None], outside_1HW)
-        owner_HW = self._there(sheet.owners())
-        lowest = (
-            math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.inf * (threshold - 0.5)
-        ) - _MARGIN
-        passing_HW = (logits_12HW[0, 1] - logits_12HW[0, 0] >= lowest) & (owner_HW >= 0)
-        row_M, column_M = passing_HW.nonzero(as_tuple=True)
-        both_M6 = torch.cat([logits_12HW[0], shift_14HW[0]])[:, row_M, column_M].T
-        where_M3 = torch.stack([owner_HW[row_M, column_M].long(), row_M, column_M], dim=1).cpu().numpy()
-        found_M6 = both_M6.cpu().numpy()
-        corners_K2 = np.array([(row // 2, column // 2) for _, row, column in sheet.places], dtype=np.int64)
-        place_M = where_M3[:, 0]
+    def propose(self, loaded: DeviceTables, layout: Layout, *, threshold: float) -> Cells:
+        """PNet over many sheets at a time; see `CascadeNets`."""
+        every = send(self.device, np.stack(layout.places))
+        found = []
+        for sheet in range(0, len(layout.sheets), _CHUNK_SHEETS):
+            sheets = min(_CHUNK_SHEETS, len(layout.sheets) - sheet)
+            first, end = np.searchsorted(layout.places.sheet, [sheet, sheet + sheets]).tolist()
+            places = Places(*every[:, first:end])
+            places = places._replace(sheet=places.sheet - sheet)
+            where_M3, output_M6 = self._propose_on(sheets, loaded, places, lowest=difference_at(threshold) - _MARGIN)
+            where_M3[:, 0] += first
+            found.append((where_M3, output_M6))
+        passing_M3, passing_M6 = (torch.cat(column).cpu().numpy() for column in zip(*found, strict=True))
+        place_M = passing_M3[:, 0]
         return Cells(
             place=place_M,
-            row=where_M3[:, 1] - corners_K2[place_M, 0],
-            column=where_M3[:, 2] - corners_K2[place_M, 1],
-            score=softmax_of_two(found_M6[:, :2]),
-            shift=found_M6[:, 2:],
+            row=passing_M3[:, 1] - layout.places.row[place_M] // 2,
+            column=passing_M3[:, 2] - layout.places.column[place_M] // 2,
+            score=softmax_of_two(passing_M6[:, :2]),
+            shift=passing_M6[:, 2:],
         )
 
-    def refine(self, loaded: _Tables, photos_N: IntArray, windows_N4: IntArray) -> tuple[FloatArray, FloatArray]:
+    def survivors(self, boxes_N4: FloatArray, groups_N: IntArray, overlap: Overlap) -> npt.NDArray[np.bool_]:
+        """On the device; see `CascadeNets`."""
+        return survivors_on(self.device, boxes_N4, groups_N, overlap)
+
+    def refine(self, loaded: DeviceTables, photos_N: IntArray, windows_N4: IntArray) -> tuple[FloatArray, FloatArray]:
         """RNet over windows; see `CascadeNets`."""
         logits_N2, shift_N4 = self._over_windows(self.rnet, loaded, photos_N, windows_N4, side_px=_RNET_SIDE_PX)
         return softmax_of_two(logits_N2), shift_N4
 
     def decide(
-        self, loaded: _Tables, photos_N: IntArray, windows_N4: IntArray
+        self, loaded: DeviceTables, photos_N: IntArray, windows_N4: IntArray
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """ONet over windows; see `CascadeNets`."""
         outputs = self._over_windows(self.onet, loaded, photos_N, windows_N4, side_px=_ONET_SIDE_PX)
@@ -236,72 +224,48 @@ class TorchNets:
 
     @torch.inference_mode()
     def _over_windows(
-        self, net: nn.Module, loaded: _Tables, photos_N: IntArray, windows_N4: IntArray, *, side_px: int
+        self, net: nn.Module, loaded: DeviceTables, photos_N: IntArray, windows_N4: IntArray, *, side_px: int
     ) -> list[FloatArray]:
         chunks = []
         for start in range(0, len(windows_N4), _CHUNK_CROPS):
             part = slice(start, start + _CHUNK_CROPS)
-            crops_NHWC = self._crops(loaded, photos_N[part], windows_N4[part], side_px)
-            chunks.append(self._exactly(net, crops_NHWC.permute(0, 3, 1, 2)))
+            photos, windows = send(self.device, photos_N[part]), send(self.device, windows_N4[part])
+            crops_NHWC = cut_crops_there(loaded, photos, windows, side_px=side_px)
+            chunks.append(_exactly(net, crops_NHWC.permute(0, 3, 1, 2)))
         return [torch.cat(column).cpu().numpy() for column in zip(*chunks, strict=True)]
 
-    def _pixels(self, loaded: _Tables, sheet: Sheet, spans: Sequence[tuple[Span, Span]]) -> Tensor:
-        """A whole sheet at once, (S, S, 3), each tile as `area.cut_tile` gives it; what no tile covers is no picture."""
-        tiles = [tile for tile, _, _ in sheet.places]
-        first_K2 = np.array([(row, column) for _, row, column in sheet.places], dtype=np.int64)
-        sides_K2 = np.array([(tile.rows, tile.columns) for tile in tiles], dtype=np.int64)
-        table_R = np.repeat(
-            [tile.photo for tile in tiles], sides_K2[:, 0]
-        )  # a row of the sheet's tiles after the other
-        edges = [
-            np.concatenate([getattr(span[side], edge) for span in spans])
-            for side in (0, 1)
-            for edge in ("first", "end")
-        ]
-        tops, bottoms = (loaded.starts[table_R] + edge * loaded.strides[table_R] for edge in edges[:2])
-        before_K2 = np.cumsum(sides_K2, axis=0) - sides_K2 - first_K2
-        owner_HW = self._there(sheet.pixel_owners()).clamp(min=0)
-        row_HW, column_HW = (
-            (self._there(before_K2[:, side])[owner_HW] + torch.arange(SHEET_PX, device=self.device).view(shape)).clamp(
-                0, len(edges[2 * side]) - 1
-            )
-            for side, shape in ((0, (-1, 1)), (1, (1, -1)))
-        )
-        top, bottom = (self._there(edge)[row_HW] for edge in (tops, bottoms))
-        left, right = (self._there(edge)[column_HW] for edge in edges[2:])
-        heights = self._there(edges[1] - edges[0])[row_HW]
-        last = len(loaded.sums) - 1
-        corners = (bottom + right, top + right, bottom + left, top + left)
-        return _normalised(_sums(loaded, *(corner.clamp(max=last) for corner in corners)), heights * (right - left))
-
-    def _crops(self, loaded: _Tables, photos_N: IntArray, windows_N4: IntArray, side_px: int) -> Tensor:
-        """Windows as crops, (N, side_px, side_px, 3), as `area.cut_crops` gives them."""
-        window_N4 = self._there(windows_N4)
-        pixel = torch.arange(side_px, device=self.device)
-        size_N21 = (window_N4[:, 2:] - window_N4[:, :2])[..., None]
-        first_N2S = window_N4[:, :2, None] + pixel * size_N21 // side_px
-        end_N2S = window_N4[:, :2, None] - (-(pixel + 1) * size_N21).div(side_px, rounding_mode="floor")
-        start_N1, stride_N1 = (self._there(of[photos_N])[:, None] for of in (loaded.starts, loaded.strides))
-        top, bottom = ((start_N1 + edge[:, 1] * stride_N1)[:, :, None] for edge in (first_N2S, end_N2S))
-        left, right = first_N2S[:, 0, None, :], end_N2S[:, 0, None, :]
-        size_N2S = end_N2S - first_N2S
-        sums_NSSC = _sums(loaded, bottom + right, top + right, bottom + left, top + left)
-        return _normalised(sums_NSSC, size_N2S[:, 1, :, None] * size_N2S[:, 0, None])
-
-    def _exactly(self, net: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            outputs: tuple[Tensor, ...] = net(*inputs)
-        return outputs
-
-    def _there(self, values: npt.NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device, non_blocking=True)
+    def _propose_on(
+        self, sheets: int, loaded: DeviceTables, places: Places[Tensor], *, lowest: float
+    ) -> tuple[Tensor, Tensor]:
+        """Where PNet's windows pass, int64 (M, 3): place, row and column on its sheet; and its six outputs there, (M, 6)."""
+        pixels_NHWC = cut_sheets_there(loaded, places, _owners(places, sheets))
+        logits_N2HW, shift_N4HW = _exactly(self.pnet, pixels_NHWC.permute(0, 3, 1, 2), _outside(places, sheets))
+        owner_NHW = _cell_owners(places, sheets)
+        passing_NHW = (logits_N2HW[:, 1] - logits_N2HW[:, 0] >= lowest) & (owner_NHW >= 0)
+        sheet_M, row_M, column_M = passing_NHW.nonzero(as_tuple=True)
+        output_M6 = torch.cat([logits_N2HW, shift_N4HW], dim=1)[sheet_M, :, row_M, column_M]
+        return torch.stack([owner_NHW[sheet_M, row_M, column_M].long(), row_M, column_M], dim=1), output_M6
 
 
-def _sums(loaded: _Tables, low_right: Tensor, high_right: Tensor, low_left: Tensor, high_left: Tensor) -> Tensor:
-    """Sums of areas, given where their corners stand in the tables."""
-    sums = loaded.sums
-    return sums[low_right] - sums[high_right] - sums[low_left] + sums[high_left]
+def _owners(places: Places[Tensor], sheets: int) -> Tensor:
+    """Which place each pixel belongs to, -1 for none: (sheets, S, S)."""
+    sheet, row, column, rows, columns = places[:5]
+    return paint_places(sheet, row, column, rows, columns, sheets=sheets, side=SHEET_PX)
 
 
-def _normalised(sums: Tensor, areas: Tensor) -> Tensor:
-    return sums.float() * (0.0078125 / areas.float())[..., None] - 127.5 * 0.0078125
+def _outside(places: Places[Tensor], sheets: int) -> Tensor:
+    """Where the first convolution sees more than one tile: `Sheet.mask`, bool (sheets, S - 2, S - 2)."""
+    sheet, row, column, rows, columns = places[:5]
+    return paint_places(sheet, row, column, rows - 2, columns - 2, sheets=sheets, side=SHEET_PX - 2) < 0
+
+
+def _cell_owners(places: Places[Tensor], sheets: int) -> Tensor:
+    """Which place each cell belongs to, -1 for none: `Sheet.owners`, (sheets, SHEET_CELLS, SHEET_CELLS)."""
+    sheet, row, column, _, _, rows, columns = places[:7]
+    return paint_places(sheet, row // 2, column // 2, rows, columns, sheets=sheets, side=SHEET_CELLS)
+
+
+def _exactly(net: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
+    with full_precision():
+        outputs: tuple[Tensor, ...] = net(*inputs)
+    return outputs

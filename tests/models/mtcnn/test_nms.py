@@ -5,7 +5,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from models.mtcnn import nms
+from models.mtcnn import nms, torch_nms
+from models.mtcnn.torch_nms import survivors_on
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -96,3 +97,60 @@ def test_suppressing_nothing_gives_nothing() -> None:
     none, scores = np.empty((0, 4), np.float32), np.empty(0, np.float32)
     assert nms.suppress_by_union(none, scores, one_group(0), iou_threshold=0.5).shape == (0,)
     assert nms.suppress_by_smaller(none, scores, one_group(0), threshold=0.5).shape == (0,)
+
+
+@pytest.mark.parametrize("block", [16, 1024])
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("by_smaller", [False, True])
+def test_torch_lets_survive_exactly_whom_numpy_does(
+    by_smaller: bool, whole: bool, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups of one to hundreds, in blocks smaller and larger than they are, a few pairs at a time and all at once."""
+    monkeypatch.setattr(torch_nms, "_BLOCK", block)
+    gone = 0
+    for seed in range(4):
+        monkeypatch.setattr(torch_nms, "_PAIRS", [1, 2_000, 50_000, 2**24][seed])
+        sizes = np.random.default_rng(seed).choice([1, 2, 3, 17, 40, 150, 300], 12)
+        groups_N = np.repeat(np.cumsum(np.random.default_rng(seed + 9).integers(1, 4, 12)), sizes)
+        boxes_N4 = random_boxes(len(groups_N), seed=seed, whole=whole)
+        for threshold in (0.0, 0.3, 0.5, 0.7, 1.0):
+            overlap = nms.Overlap(threshold, extra_px=int(by_smaller), by_smaller=by_smaller)
+            wanted = nms.survivors(boxes_N4, groups_N, overlap)
+            np.testing.assert_array_equal(survivors_on("cpu", boxes_N4, groups_N, overlap), wanted)
+            gone += len(wanted) - int(wanted.sum())
+    assert gone > 1000
+
+
+def test_torch_follows_the_longest_chain_of_boxes_that_free_each_other() -> None:
+    """Each overlaps only the next one: every second one stays, and the last one's fate hangs on the first."""
+    first_N = np.arange(501, dtype=np.float32) * 4
+    boxes_N4 = np.stack([first_N, np.zeros(501, np.float32), first_N + 6, np.full(501, 10, np.float32)], axis=1)
+    overlap = nms.Overlap(0.15, extra_px=0, by_smaller=False)
+    assert survivors_on("cpu", boxes_N4, one_group(501), overlap).tolist() == [n % 2 == 0 for n in range(501)]
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.6, 0.7])
+def test_torch_compares_with_the_threshold_as_numpy_does_to_the_last_bit(threshold: float) -> None:
+    """Shares whose float32 lies next to the threshold, on either side of it; some thresholds are no float32."""
+    share = np.float32(threshold) - 16 * np.spacing(np.float32(threshold))
+    stays = []
+    for _ in range(80):
+        boxes_N4 = np.array([(0, 0, 1, 1), (0, 0, 1, share)], np.float32)
+        overlap = nms.Overlap(threshold, extra_px=0, by_smaller=False)
+        stays.append(bool(survivors_on("cpu", boxes_N4, one_group(2), overlap)[1]))
+        assert stays[-1] == nms.survivors(boxes_N4, one_group(2), overlap)[1]
+        share = np.nextafter(share, np.float32(1))
+    assert stays == sorted(stays, reverse=True)
+    assert set(stays) == {True, False}
+
+
+def test_boxes_without_area_survive_by_torch_as_by_numpy() -> None:
+    boxes_N4 = np.array([(5, 5, 5, 5), (5, 5, 5, 5), (0, 0, 9, 9), (9, 9, 0, 0), (0, 0, 9, 9)], np.float32)
+    for overlap in (nms.Overlap(0.5, extra_px=0, by_smaller=False), nms.Overlap(0.5, extra_px=1, by_smaller=True)):
+        wanted = nms.survivors(boxes_N4, one_group(5), overlap)
+        np.testing.assert_array_equal(survivors_on("cpu", boxes_N4, one_group(5), overlap), wanted)
+
+
+def test_of_no_boxes_none_survives_by_torch() -> None:
+    overlap = nms.Overlap(0.5, extra_px=0, by_smaller=False)
+    assert survivors_on("cpu", np.empty((0, 4), np.float32), one_group(0), overlap).shape == (0,)
