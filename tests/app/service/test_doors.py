@@ -66,7 +66,7 @@ def test_without_a_token_every_route_but_the_open_ones_answers_401(locked: Any) 
             closed += 1
             assert answer.status_code == 401, path
             assert answer.headers["WWW-Authenticate"].startswith("Bearer")
-            assert set(answer.json()) == {"error"}
+            assert method == "HEAD" or set(answer.json()) == {"error"}
     assert closed >= 10
     for path in ("/nothing", "/api/", "/api/search/", "/STATIC/x", "//static/x", "/docs", "/redoc", "/openapi.json"):
         assert locked.client.get(path).status_code == 401, path
