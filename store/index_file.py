@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from store import index_trial
 from store.errors import ArtifactError
+from store.index_search import index_size, indexed_ids, search
 from store.verified_files import is_noted, note
 
 __all__ = [
@@ -129,12 +130,6 @@ def _cause(exitcode: int) -> str:
         return f"exit code {exitcode}"
 
 
-def indexed_ids(index: Any) -> npt.NDArray[np.int64]:
-    """The face ids in the index, int64, ascending."""
-    ids_N: npt.NDArray[np.int64] = np.sort(faiss.vector_to_array(index.id_map))
-    return ids_N
-
-
 def flat_vectors(index: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
     """The face ids, int64 (N,), and vectors, float32 (N, D), as they lie in an exact index; None where it keeps none as they were.
 
@@ -145,49 +140,3 @@ def flat_vectors(index: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.floa
         return None
     vectors_ND = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
     return faiss.vector_to_array(index.id_map), vectors_ND
-
-
-def index_size(index: faiss.Index) -> tuple[int, int]:
-    """The number of vectors and their dimension."""
-    return int(index.ntotal), int(index.d)
-
-
-def search(
-    index: faiss.Index,
-    queries_QD: npt.NDArray[np.float32],
-    *,
-    k: int,
-    allowed_A: npt.NDArray[np.int64] | None = None,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """The k most similar faces of each query, equal cosines ordered by face id.
-
-    Args:
-        index: as opened.
-        queries_QD: float32, (Q, D), unit length.
-        k: how many; fewer come back where the index holds fewer, or fewer are allowed.
-        allowed_A: int64, (A,), ids of the faces to search among, each of them in the index; None for all. Others are passed
-            over within the search and take nobody's place.
-
-    Returns:
-        cosines (Q, K) float32 falling, and face ids (Q, K) int64, K = min(k, faces searched).
-
-    Raises:
-        ArtifactError: the dimensions differ.
-    """
-    total, dimension = index_size(index)
-    if queries_QD.ndim != 2 or queries_QD.shape[1] != dimension:
-        raise ArtifactError(f"the index holds vectors of {dimension}, the query has shape {queries_QD.shape}")
-    if allowed_A is not None:
-        total = min(total, len(allowed_A))
-    wanted = min(k, total)
-    if wanted == 0:  # FAISS refuses to look for nothing
-        return np.zeros((len(queries_QD), 0), np.float32), np.zeros((len(queries_QD), 0), np.int64)
-    queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
-    params = None if allowed_A is None else faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed_A))  # type: ignore[call-arg]
-    asked = min(wanted + 1, total)
-    cosines, ids = index.search(queries_QD, asked, params=params)
-    while asked < total and np.any(cosines[:, -1] == cosines[:, wanted - 1]):  # a tie goes on behind the last place
-        asked = min(2 * asked, total)
-        cosines, ids = index.search(queries_QD, asked, params=params)
-    order = np.lexsort((ids, -cosines), axis=1)[:, :wanted]
-    return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(ids, order, axis=1)

@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.same_person import Calibration, grade
 from store.errors import QueryError
-from store.index_file import index_size
+from store.index_search import index_size
 from store.shards import read_faces, read_vectors
 from store.storage import Storage
 from store.versions import PublishedVersion
 from tasks.steps.answer import Answer, AskedFace, Match, Person
 from tasks.steps.asked_photo import AskedPhoto, embed_asked, encoder_of
+from tasks.steps.calibrate_version import calibration_of
+from tasks.steps.choose_matches import Found, choose_matches
 from tasks.steps.filter_faces import allowed_faces
-from tasks.steps.live_filter import live_forgotten, search_known
+from tasks.steps.live_filter import live_forgotten
 from tasks.steps.open_version import OpenVersion
 from tasks.steps.query_options import AS_USUAL, QueryOptions
 
@@ -66,6 +69,7 @@ def answer_photo(
         revision=opened.version.manifest.revision,
         warnings=warnings,
         searched=_searched(opened, allowed_A),
+        calibration=_summary(opened.version),
         seconds={name: round(s, 6) for name, s in (asked.seconds | seconds).items()},
     )
 
@@ -114,6 +118,7 @@ def answer_face(
         warnings=warnings,
         face_id=str(face_id),
         searched=_searched(opened, allowed_A),
+        calibration=_summary(opened.version),
         seconds={"search": round(time.perf_counter() - started, 6)},
     )
 
@@ -151,15 +156,26 @@ def _search(
     allowed_A: Ids | None,
     options: QueryOptions,
 ) -> list[tuple[Match, ...]]:
-    found = search_known(storage, opened.index, opened.faces, queries_QD, k=options.k, allowed_A=allowed_A)
-    return [
-        tuple(_match(opened.faces[identity], cosine) for identity, cosine in one if cosine >= options.min_cosine)
-        for one in found
-    ]
+    calibration, searched = calibration_of(opened.version.manifest), _searched(opened, allowed_A)
+    found = choose_matches(
+        storage,
+        opened,
+        queries_QD,
+        options=options,
+        allowed_A=allowed_A,
+        calibration=calibration,
+        searched=searched,
+    )
+    return [tuple(_match(opened.faces, one, calibration, searched) for one in matches) for matches in found]
 
 
 def _searched(opened: OpenVersion, allowed_A: Ids | None) -> int:
     return index_size(opened.index)[0] if allowed_A is None else len(allowed_A)
+
+
+def _summary(version: PublishedVersion) -> dict[str, Any] | None:
+    calibration = calibration_of(version.manifest)
+    return None if calibration is None else calibration.summary()
 
 
 def _stored(
@@ -200,18 +216,28 @@ def _people(matches: Sequence[Match]) -> tuple[Person, ...]:
     )
 
 
-def _match(row: Mapping[str, Any], cosine: float) -> Match:
+def _match(
+    faces: Mapping[int, Mapping[str, Any]], found: Found, calibration: Calibration | None, searched: int
+) -> Match:
+    row, cosine = faces[found.face_id], max(-1.0, min(1.0, found.cosine))
+    same_person = false_hits = None
+    if calibration is not None:
+        same_person = round(float(calibration.same_person([cosine], searched=searched)[0]), 6)
+        false_hits = float(f"{float(calibration.false_hits([cosine], searched=searched)[0]):.3g}")
     return Match(
-        face_id=str(row["face_id"]),
+        face_id=str(found.face_id),
         uri=row["uri"],
         uris=tuple(row["uris"] or [row["uri"]]),
         label=row["label"],
         box=_box(row),
-        cosine=round(max(-1.0, min(1.0, cosine)), 6),
-        same_person=None,
+        cosine=round(cosine, 6),
+        same_person=same_person,
         rotation=int(row["rotation"] or 0),
         shard=row["shard"],
+        grade=grade(same_person),
+        false_hits=false_hits,
         quality=_quality(row),
+        folded=tuple(faces[identity]["uri"] for identity in found.folded),
     )
 
 

@@ -1,5 +1,6 @@
 """Ask a store: with a photo, with a folder of them, or with a face that it knows already."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ from models.photo import SUFFIXES
 from store.errors import QueryError, SourceError
 from store.layout import open_store
 from store.sources import list_source, read_asked
-from store.storage import normalise_uri
+from store.storage import decode_path, is_local, normalise_uri
 from tasks.steps.answer import Answer
 from tasks.steps.answer_faces import answer_face, answer_photo, refuse_other_encoder
 from tasks.steps.asked_photo import read_asked_photo
@@ -15,7 +16,7 @@ from tasks.steps.contract import Contract
 from tasks.steps.open_version import open_version
 from tasks.steps.query_options import AS_USUAL, QueryOptions
 
-__all__ = ["AskedOf", "ask_face", "ask_folder", "ask_photo"]
+__all__ = ["AskedOf", "ask_face", "ask_folder", "ask_photo", "is_folder"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,15 @@ def ask_face(face_id: int | str, *, store: str, options: QueryOptions = AS_USUAL
     storage = open_store(store)
     opened, refused = open_version(storage, options.version)
     return answer_face(storage, opened, int(face_id), options=options, warnings=refused)
+
+
+def is_folder(image: str) -> bool:
+    """Whether what is asked with is a folder, a glob, or an s3:// prefix that ends with a slash."""
+    uri = normalise_uri(image)
+    if is_local(uri):
+        path = decode_path(uri)
+        return os.path.isdir(path) or (not os.path.exists(path) and any(c in path for c in "*?["))
+    return uri.startswith("s3://") and image.endswith("/")
 
 
 def ask_folder(folder: str, *, store: str, options: QueryOptions = AS_USUAL, device: str = "cpu") -> Iterator[AskedOf]:

@@ -1,4 +1,4 @@
-"""Read a drafted version back as a stranger would, measure its index, and write its report."""
+"""Read a drafted version back as a stranger would, measure its index, calibrate its scores, and write its report."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -18,6 +18,7 @@ from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
 from store.shards import read_vectors
 from store.storage import Storage
 from store.versions import read_manifest
+from tasks.steps.calibrate_version import calibrate_version
 from tasks.steps.report import write_report
 from tasks.steps.write_index import DRAFT
 
@@ -69,7 +70,12 @@ def check_version(draft: ArtifactRef, *, store: str) -> CheckedVersion:
             f"the gate refused the version: recall@10 is {recall:.3f}, wanted at least {RECALL_GATE}; the old version stays"
         )
     gate = {"recall_at_10": RECALL_GATE, "passed": True}
-    measured = manifest.model_copy(update={"metrics": {"recall_at_10": recall}, "gate": gate})
+    calibration = calibrate_version(
+        storage, manifest, faces=faces, photos=photos, ids_N=ids_N, embeddings_ND=embeddings_ND
+    )
+    measured = manifest.model_copy(
+        update={"metrics": {"recall_at_10": recall}, "gate": gate, "calibration": calibration}
+    )
     return CheckedVersion(draft=_with_report(storage, folder, measured, faces, photos), recall_at_10=recall)
 
 

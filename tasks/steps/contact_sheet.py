@@ -1,8 +1,9 @@
 """A contact sheet: each face asked about beside the faces it resembles, as a self-contained page and as a picture."""
 
+import html as markup
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,27 +13,45 @@ from tasks.steps.answer import Answer, AskedFace, Match
 from tasks.steps.pages import jpeg_url, render
 from tasks.steps.read_crops import read_crops
 
-__all__ = ["write_contact_sheet"]
+__all__ = ["contact_sheet_markdown", "percent", "write_contact_sheet"]
 
 _THUMB_PX = 168
+_ARTIFACT_PX = 72
+_MARKDOWN = frozenset("\\`*_{}[]()#+!|~<>")
 _MARK = (11, 98, 196)
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """One face as it is shown; `right` is None where nobody knows who was asked about."""
+    """One face as it is shown; `right` is None where nobody knows who was asked about, `more` opens on demand."""
 
     picture: bytes
     name: str
     detail: str
     title: str
     right: bool | None = None
+    percent: str | None = None
+    share: float = 0.0
+    grade: str | None = None
+    more: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Matches under one heading; without one they are all of a face's matches."""
+
+    heading: str | None
+    cells: tuple[_Cell, ...]
 
 
 @dataclass(frozen=True)
 class _Row:
     asked: _Cell
-    matches: tuple[_Cell, ...]
+    groups: tuple[_Group, ...]
+
+    @property
+    def matches(self) -> tuple[_Cell, ...]:
+        return tuple(cell for group in self.groups for cell in group.cells)
 
 
 @dataclass(frozen=True)
@@ -40,7 +59,7 @@ class _Section:
     """One photo asked with; `picture` shows its boxes where there is more than one face."""
 
     image: str
-    version: int
+    about: str
     picture: bytes | None
     rows: tuple[_Row, ...]
 
@@ -54,6 +73,7 @@ def write_contact_sheet(
     title: str = "Who is it?",
     lead: str = "",
     people: Sequence[str | None] | None = None,
+    by_person: bool = False,
 ) -> None:
     """Write what a version answered, thumbnails inside.
 
@@ -65,9 +85,13 @@ def write_contact_sheet(
         title: of the sheet.
         lead: a sentence or two under the title.
         people: who each answer's photo shows, where that is known; matches are then marked right or wrong.
+        by_person: matches of one labelled person stand together, those without a name last.
     """
     known = people or [None] * len(answers)
-    sections = [_section(answer, store=store, person=person) for answer, person in zip(answers, known, strict=True)]
+    sections = [
+        _section(answer, store=store, person=person, by_person=by_person)
+        for answer, person in zip(answers, known, strict=True)
+    ]
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
         html.write_bytes(render("contact_sheet.html.j2", title=title, lead=lead, sections=sections, url=jpeg_url))
@@ -76,37 +100,120 @@ def write_contact_sheet(
         _draw(sections, title=title, lead=lead).save(png, "PNG")
 
 
-def _section(answer: Answer, *, store: str, person: str | None) -> _Section:
+def contact_sheet_markdown(answer: Answer, *, store: str, most_bytes: int = 180_000) -> str:
+    """An answer as Markdown with small thumbnails inside, for an artifact; further matches are left out where it grows too large.
+
+    Args:
+        answer: to one photo.
+        store: that answered.
+        most_bytes: of the text; Prefect keeps artifacts in its database.
+    """
+    section = _section(answer, store=store, person=None, by_person=False)
+    lines = [f"{_plain(section.image)}, {section.about}", ""]
+    size, left_out = len(lines[0]), 0
+    for n, row in enumerate(section.rows, start=1):
+        lines += [f"**face {n}** {_markdown_picture(row.asked)}", "", "| | | |", "|:-|:-|:-|"]
+        for cell in row.matches:
+            words = ", ".join(_plain(word) for word in (cell.percent, cell.grade, f"cosine {cell.detail}") if word)
+            line = f"| {_markdown_picture(cell)} | {_plain(cell.name)} | {words} |"
+            size += len(line)
+            if size > most_bytes:
+                left_out += 1
+            else:
+                lines.append(line)
+        lines.append("")
+    if left_out:
+        lines.append(f"{left_out} matches more are in the run's result.")
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_picture(cell: _Cell) -> str:
+    image = Image.open(io.BytesIO(cell.picture))
+    image.thumbnail((_ARTIFACT_PX, _ARTIFACT_PX))
+    return f"![]({jpeg_url(_jpeg(image, quality=70))})"
+
+
+def _plain(text: str) -> str:
+    """Text that no Markdown, table or HTML is read into."""
+    return markup.escape(
+        "".join(f"&#{ord(c)};" if c in _MARKDOWN else c for c in " ".join(text.split())), quote=False
+    ).replace("&amp;#", "&#")
+
+
+def _section(answer: Answer, *, store: str, person: str | None, by_person: bool) -> _Section:
     crops = read_crops(answer, store=store)
     rows = tuple(
         _Row(
-            asked=_asked_cell(face, answer, n=n, person=person),
-            matches=tuple(
-                _match_cell(match, crops[match.face_id], person=person)
-                for match in face.matches
-                if match.face_id in crops  # others were forgotten since
-            ),
+            asked=_asked_cell(face, answer, person=person),
+            groups=_groups([m for m in face.matches if m.face_id in crops], crops, person=person, by_person=by_person),
         )
-        for n, face in enumerate(answer.faces, start=1)
+        for face in answer.faces  # matches without a crop were forgotten since
     )
-    boxed = _boxed(answer) if len(answer.faces) > 1 else None
-    return _Section(image=answer.image, version=answer.version, picture=boxed, rows=rows)
+    boxed = _boxed(answer) if answer.picture and len(answer.faces) > 1 else None
+    return _Section(image=answer.image, about=_about(answer), picture=boxed, rows=rows)
 
 
-def _asked_cell(face: AskedFace, answer: Answer, *, n: int, person: str | None) -> _Cell:
-    name = person or (f"face {n}" if len(answer.faces) > 1 else os.path.basename(answer.image))
+def _about(answer: Answer) -> str:
+    said = f"answered by version {answer.version} from {answer.searched:,} faces"
+    if answer.calibration is None:
+        return f"{said}; uncalibrated: the number is a cosine, not a probability"
+    return f"{said}; probabilities are off by {answer.calibration['ece']:.3f} on the mean, on people they were not fitted on"
+
+
+def _groups(
+    matches: Sequence[Match], crops: dict[str, bytes], *, person: str | None, by_person: bool
+) -> tuple[_Group, ...]:
+    cells = {match.face_id: _match_cell(match, crops[match.face_id], person=person) for match in matches}
+    if not by_person:
+        return (_Group(None, tuple(cells.values())),)
+    of_label: dict[str | None, list[_Cell]] = {}
+    for match in sorted(matches, key=lambda m: not m.label):  # stable: by falling cosine within
+        of_label.setdefault(match.label or None, []).append(cells[match.face_id])
+    return tuple(
+        _Group(f"{label or 'without a name'}, {_faces(len(some))}", tuple(some)) for label, some in of_label.items()
+    )
+
+
+def _faces(number: int) -> str:
+    return "1 face" if number == 1 else f"{number} faces"
+
+
+def _asked_cell(face: AskedFace, answer: Answer, *, person: str | None) -> _Cell:
+    name = person or (f"face {face.number}" if len(answer.faces) > 1 else os.path.basename(answer.image))
     return _Cell(picture=_thumbnail(face.crop, face.rotation), name=name, detail="asked", title=answer.image)
 
 
 def _match_cell(match: Match, crop: bytes, *, person: str | None) -> _Cell:
     more = f" and {len(match.uris) - 1} more" if len(match.uris) > 1 else ""
+    right = None if person is None or match.label is None else match.label == person
     return _Cell(
         picture=_thumbnail(crop, match.rotation),
         name=match.label or os.path.basename(match.uri),
         detail=f"{match.cosine:.3f}",
         title=match.uri + more,
-        right=None if person is None or match.label is None else match.label == person,
+        right=right,
+        percent=None if match.same_person is None else percent(match.same_person),
+        share=match.same_person or 0.0,
+        grade=match.grade if match.same_person is not None and right is None else None,
+        more=tuple(_more(match)),
     )
+
+
+def _more(match: Match) -> Iterator[tuple[str, str]]:
+    for n, uri in enumerate(match.uris):
+        yield "photo" if n == 0 else "also named", uri
+    for uri in match.folded:
+        yield "nearly the same photo", uri
+    yield "face", match.face_id
+    if match.false_hits is not None:
+        yield "strangers expected to score so high", f"{match.false_hits:.2g}"
+    if match.quality is not None:
+        yield "quality", f"{match.quality:.2f}"
+
+
+def percent(share: float) -> str:
+    """A probability for people: nothing is ever certain."""
+    return "> 99 %" if share > 0.99 else "< 1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
 def _thumbnail(crop: bytes, rotation: int) -> bytes:
@@ -123,17 +230,17 @@ def _boxed(answer: Answer) -> bytes:
     scale = image.width / answer.size[0]
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(16)
-    for n, face in enumerate(answer.faces, start=1):
+    for face in answer.faces:
         x1, y1, x2, y2 = (side * scale for side in face.box)
         draw.rectangle((x1, y1, x2, y2), outline=_MARK, width=3)
         draw.rectangle((x1, y1, x1 + 22, y1 + 22), fill=_MARK)
-        draw.text((x1 + 11, y1 + 11), str(n), fill="white", font=font, anchor="mm")
+        draw.text((x1 + 11, y1 + 11), str(face.number), fill="white", font=font, anchor="mm")
     return _jpeg(image)
 
 
-def _jpeg(image: Image.Image) -> bytes:
+def _jpeg(image: Image.Image, *, quality: int = 85) -> bytes:
     sink = io.BytesIO()
-    image.convert("RGB").save(sink, "JPEG", quality=85)
+    image.convert("RGB").save(sink, "JPEG", quality=quality)
     return sink.getvalue()
 
 
@@ -170,4 +277,5 @@ def _draw_cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: _Cell, *, x:
     while draw.textlength(name, font=font) > _CELL_W - 14 and len(name) > 4:
         name = name[:-2] + "…"
     draw.text((x, y + _CELL_W - 10), name, fill=colour, font=font)
-    draw.text((x, y + _CELL_W + 7), cell.detail, fill=_SOFT, font=font)
+    detail = cell.detail if cell.percent is None else f"{cell.percent}   {cell.detail}"
+    draw.text((x, y + _CELL_W + 7), detail, fill=_SOFT, font=font)

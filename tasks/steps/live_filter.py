@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.forgotten import Forgotten, read_forgotten
-from store.index_file import index_size, search
+from store.index_search import NOBODY, SearchSettings, allow, search
 from store.storage import Storage
 
 __all__ = ["FRESH_S", "live_forgotten", "search_known"]
@@ -43,9 +43,13 @@ def search_known(
     queries_QD: npt.NDArray[np.float32],
     *,
     k: int,
+    settings: SearchSettings | None = None,
     allowed_A: npt.NDArray[np.int64] | None = None,
 ) -> list[list[tuple[int, float]]]:
     """The k most similar faces of each query that were not forgotten; where some were, others take their place.
+
+    Nobody asks of every face of a large version whether it was forgotten: those found are asked, and the search is made again
+    without who was, until nobody found is.
 
     Args:
         storage: the store, whose tags are asked after the search.
@@ -53,20 +57,22 @@ def search_known(
         faces: row of VERSION_FACES by face id.
         queries_QD: float32, (Q, D), unit length.
         k: how many.
-        allowed_A: int64, (A,), ids of the faces to search among; None for all.
+        settings: of an approximate index, as its manifest names them.
+        allowed_A: face ids that may be answered with; None allows all.
 
     Returns:
         Face id and cosine of each match, by falling cosine; fewer than k where no more are known.
     """
-    total, asked = index_size(index)[0] if allowed_A is None else len(allowed_A), k
+    gone: set[int] = set()
+    chosen = None if allowed_A is None else allow(index, allowed_A)
     while True:
-        cosines, ids = search(index, queries_QD, k=asked, allowed_A=allowed_A)
+        cosines, ids = search(index, queries_QD, k=k, settings=settings, allowed_A=chosen)
         forgotten = live_forgotten(storage)
-        gone = {i for i in np.unique(ids).tolist() if forgotten.has_face(faces[i])}
-        found = [
-            [(int(i), float(c)) for i, c in zip(ids[n], cosines[n], strict=True) if int(i) not in gone][:k]
-            for n in range(len(ids))
-        ]
-        if asked >= total or all(len(one) >= k for one in found):
-            return found
-        asked = min(total, 2 * asked + len(gone))
+        found = {i for i in np.unique(ids).tolist() if i != NOBODY and forgotten.has_face(faces[i])}
+        if not found:
+            return [
+                [(int(i), float(c)) for i, c in zip(ids[n], cosines[n], strict=True) if i != NOBODY]
+                for n in range(len(ids))
+            ]
+        gone |= found
+        chosen = allow(index, allowed_A, without=np.fromiter(gone, np.int64, len(gone)))

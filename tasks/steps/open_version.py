@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from store.errors import ArtifactError, ManifestError, VersionError
-from store.index_file import index_size, indexed_ids, open_index
+from store.index_file import open_index
+from store.index_search import SearchSettings, index_size, indexed_ids
 from store.layout import version_folder
 from store.schemas import VERSION_FACES, from_parquet
 from store.storage import Storage
@@ -37,6 +38,11 @@ class OpenVersion:
     version: PublishedVersion
     index: Any
     faces: dict[int, Row]
+
+    @property
+    def settings(self) -> SearchSettings:
+        """How its index is searched; they go with each call."""
+        return SearchSettings.of(self.version.manifest.index.parameters)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,10 @@ from collections import Counter
 
 import pyarrow as pa
 
+from models.same_person import Calibration
 from store.manifest import Manifest
+from tasks.steps.calibrate_version import LEAST_PAIRS, LEAST_PEOPLE, calibration_of
+from tasks.steps.calibration_picture import probability_svg, reliability_svg
 from tasks.steps.pages import render
 
 __all__ = ["count_rejects", "write_report"]
@@ -21,6 +24,7 @@ def write_report(manifest: Manifest, *, faces: pa.Table, photos: pa.Table) -> by
         faces: VERSION_FACES.
         photos: VERSION_PHOTOS.
     """
+    calibration = calibration_of(manifest)
     labels = Counter(label for label in faces.column("label").to_pylist() if label)
     return render(
         "report.html.j2",
@@ -28,7 +32,16 @@ def write_report(manifest: Manifest, *, faces: pa.Table, photos: pa.Table) -> by
         reasons=count_rejects(photos)[:_REASONS],
         people=len(labels),
         labelled_faces=sum(labels.values()),
+        calibration=calibration,
+        pictures=_pictures(calibration, manifest.faces),
+        least_people=LEAST_PEOPLE,
+        least_pairs=LEAST_PAIRS,
     )
+
+
+def _pictures(calibration: Calibration | None, faces: int) -> tuple[str, str] | None:
+    """The calibration's pictures; drawn from numbers, nothing of the user's is in them."""
+    return None if calibration is None else (reliability_svg(calibration), probability_svg(calibration, faces))
 
 
 def count_rejects(photos: pa.Table) -> list[tuple[str, str, int]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from models.card import EncoderCard
 from models.encoder_error import EncoderError
-from models.pairs import split_people
+from models.pairs import split_for_training
 from models.training import (
     GPU_SETTINGS,
     PHOTO_SETTINGS,
@@ -156,7 +156,7 @@ def train_on_store(
     start = order.start if order.start == SCRATCH else resolve_encoder(order.start, store=store).id
     try:
         card, net = start_network(storage, start, order.network_used)
-        split = split_people(labels, validation_share=0.15, held_out_share=0.25, seed=settings.seed)
+        split = split_for_training(labels, seed=settings.seed)
         job = TrainingJob(face_inputs(rows, card), labels, card, dict(net.state_dict()), settings, split)
         result = _run(job, storage, order, on_epoch=on_epoch, say=say)
     except TrainingDivergedError as error:

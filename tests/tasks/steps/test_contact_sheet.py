@@ -9,7 +9,7 @@ from PIL import Image
 
 from models.portraits import draw_group, draw_person
 from tasks.steps.answer import Answer
-from tasks.steps.contact_sheet import write_contact_sheet
+from tasks.steps.contact_sheet import contact_sheet_markdown, percent, write_contact_sheet
 from tasks.steps.query_photo import query_photo
 
 HOSTILE = "<script>alert('1')</script>\"onload=\"x\n" + "w" * 5000
@@ -41,7 +41,7 @@ def test_the_page_shows_every_face_with_its_cosine_and_pictures_inside(
     write_contact_sheet([answer], store=store, html=tmp_path / "new" / "sheet.html")
     text = (tmp_path / "new" / "sheet.html").read_text()
     for match in answer.faces[0].matches:
-        assert f"<span>{match.cosine:.3f}</span>" in text
+        assert f"<span>cosine {match.cosine:.3f}</span>" in text
     sources = re.findall(r'src="([^"]*)"', text)
     assert len(sources) == 1 + len(answer.faces[0].matches)
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
@@ -109,3 +109,23 @@ def test_a_face_without_matches_and_no_answer_at_all_are_sheets_too(store: str, 
     write_contact_sheet([], store=store, html=tmp_path / "b.html", png=tmp_path / "b.png")
     assert picture(tmp_path / "b.png").format == "PNG"
     assert "<li" not in (tmp_path / "a.html").read_text()
+
+
+def test_as_markdown_names_are_text_only_and_the_size_is_held(store: str, answer: Answer) -> None:
+    text = contact_sheet_markdown(hostile(answer), store=store)
+    assert "<script" not in text
+    assert "](javascript" not in text
+    assert text.count("](data:image/jpeg;base64,") == 1 + len(answer.faces[0].matches)
+    short = contact_sheet_markdown(answer, store=store, most_bytes=100)
+    assert f"{len(answer.faces[0].matches)} matches more are in the run's result." in short
+
+
+def test_matches_of_a_person_stand_together_under_the_name(store: str, answer: Answer, tmp_path: Path) -> None:
+    write_contact_sheet([answer], store=store, html=tmp_path / "a.html", by_person=True)
+    headings = re.findall(r"<h3>(.*?)</h3>", (tmp_path / "a.html").read_text().replace("<wbr>", ""))
+    labels = list(dict.fromkeys(m.label for m in answer.faces[0].matches))
+    assert [heading.split(",")[0] for heading in headings] == labels
+
+
+def test_nothing_is_ever_shown_as_certain() -> None:
+    assert [percent(p) for p in (1.0, 0.987, 0.5, 0.004, 0.0)] == ["> 99 %", "99 %", "50 %", "< 1 %", "< 1 %"]

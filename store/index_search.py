@@ -1,0 +1,251 @@
+"""Ask an opened index: search settings and filters travel with the call, the index itself is never changed.
+
+An index is a FAISS index under an IndexIDMap: inside, rows are numbered from 0; outside, they are face ids. Q queries of D
+dimensions, K answers a query, N faces.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from store.errors import ArtifactError
+
+__all__ = [
+    "NOBODY",
+    "Allowed",
+    "Parts",
+    "SearchSettings",
+    "allow",
+    "index_size",
+    "indexed_ids",
+    "parts_of",
+    "search",
+]
+
+NOBODY = -1
+"""Stands in the place of a face id where an approximate search found fewer than were asked for; its cosine is -inf."""
+
+_FEW = 10_000  # so many faces are compared one by one in a few milliseconds
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How hard an approximate index looks; an exact one needs none of it.
+
+    Attributes:
+        nprobe: lists that are looked into, of an index of lists.
+        refine: answers that are compared again by their finer codes, as a multiple of k, where there are finer codes.
+        ef: candidates that a graph keeps.
+    """
+
+    nprobe: int | None = None
+    refine: float | None = None
+    ef: int | None = None
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Self:
+        """Those in a manifest's index parameters."""
+        return cls(**{name: parameters.get(name) for name in ("nprobe", "refine", "ef")})
+
+    def as_json(self) -> dict[str, Any]:
+        """Those that are set."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The faces of one index that may be answered with; made by `allow`, good for any number of searches of that index.
+
+    Attributes:
+        bits: uint8, a bit a row, lowest first.
+        count: how many are set.
+    """
+
+    bits: npt.NDArray[np.uint8]
+    count: int
+
+
+def index_size(index: Any) -> tuple[int, int]:
+    """The number of vectors and their dimension."""
+    return int(index.ntotal), int(index.d)
+
+
+def indexed_ids(index: Any) -> npt.NDArray[np.int64]:
+    """The face ids in the index, int64, ascending."""
+    ids_N: npt.NDArray[np.int64] = np.sort(faiss.vector_to_array(index.id_map))
+    return ids_N
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an index is made of, under its face ids.
+
+    Attributes:
+        whole: what is searched.
+        turned: whether queries are rotated first.
+        finer: the codes by which the candidates are compared again, by row; None where there are none.
+        lists: where candidates come from, of an index of lists.
+        graph: the graph, of an index that is one.
+    """
+
+    whole: Any
+    turned: bool
+    finer: Any | None
+    lists: Any | None
+    graph: Any | None
+
+
+def parts_of(index: Any) -> Parts:
+    """An opened index taken apart; nothing is copied."""
+    whole = faiss.downcast_index(index.index)
+    turned = isinstance(whole, faiss.IndexPreTransform)
+    inner = faiss.downcast_index(whole.index) if turned else whole
+    finer = faiss.downcast_index(inner.refine_index) if isinstance(inner, faiss.IndexRefine) else None
+    base = inner if finer is None else faiss.downcast_index(inner.base_index)
+    return Parts(
+        whole=whole,
+        turned=turned,
+        finer=finer,
+        lists=base if isinstance(base, faiss.IndexIVF) else None,
+        graph=base if isinstance(base, faiss.IndexHNSW) else None,
+    )
+
+
+def allow(
+    index: Any, face_ids: npt.NDArray[np.int64] | None = None, *, without: npt.NDArray[np.int64] | None = None
+) -> Allowed:
+    """A filter that lets only these faces through; ids that the index does not hold are passed over.
+
+    Args:
+        index: as opened.
+        face_ids: int64, in any order; None lets all through.
+        without: int64, in any order: of them who may not be found.
+    """
+    ids_N = _ids(index)
+    mask_N = np.full(len(ids_N), face_ids is None, np.bool_)
+    order = None if np.all(ids_N[1:] > ids_N[:-1]) else np.argsort(ids_N, kind="stable")
+    for chosen, found in ((face_ids, True), (without, False)):
+        if chosen is not None and len(chosen) and len(ids_N):
+            mask_N[_rows(ids_N, order, chosen)] = found
+    return Allowed(bits=np.packbits(mask_N, bitorder="little"), count=int(mask_N.sum()))
+
+
+def _rows(
+    ids_N: npt.NDArray[np.int64], order: npt.NDArray[np.int64] | None, wanted_M: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Row numbers of those ids that are there; `order` sorts the ids where they do not ascend."""
+    sorted_N = ids_N if order is None else ids_N[order]
+    at_M = np.minimum(np.searchsorted(sorted_N, wanted_M), len(ids_N) - 1)
+    at_M = at_M[sorted_N[at_M] == wanted_M]
+    rows: npt.NDArray[np.int64] = at_M if order is None else order[at_M]
+    return rows
+
+
+def search(
+    index: Any,
+    queries_QD: npt.NDArray[np.float32],
+    *,
+    k: int,
+    settings: SearchSettings | None = None,
+    allowed_A: Allowed | npt.NDArray[np.int64] | None = None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The k most similar faces of each query, equal cosines ordered by face id.
+
+    A filter acts inside the search: what it keeps out takes nobody's place. An approximate index looks into more lists the fewer
+    faces are allowed, and at all that are allowed where they are few.
+
+    Args:
+        index: as opened.
+        queries_QD: float32, (Q, D), unit length.
+        k: how many; fewer come back where fewer are there or allowed.
+        settings: of an approximate index; those that its manifest names.
+        allowed_A: who may be found: face ids, or a filter that `allow` made of them; None allows all.
+
+    Returns:
+        cosines (Q, K) float32 falling, and face ids (Q, K) int64, K = min(k, faces that are allowed); NOBODY where an
+        approximate index found fewer.
+
+    Raises:
+        ArtifactError: the dimensions differ.
+    """
+    total, dimension = index_size(index)
+    if queries_QD.ndim != 2 or queries_QD.shape[1] != dimension:
+        raise ArtifactError(f"the index holds vectors of {dimension}, the query has shape {queries_QD.shape}")
+    chosen = allowed_A if allowed_A is None or isinstance(allowed_A, Allowed) else allow(index, allowed_A)
+    there = total if chosen is None else chosen.count
+    wanted = min(k, there)
+    if wanted <= 0:  # FAISS refuses to look for nothing
+        return np.zeros((len(queries_QD), 0), np.float32), np.zeros((len(queries_QD), 0), np.int64)
+    queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
+    selector = None if chosen is None else faiss.IDSelectorBitmap(chosen.bits)
+    asked = min(wanted + 1, there)
+    cosines, rows = _ask(index, queries_QD, asked, settings or SearchSettings(), selector, there)
+    while asked < there and np.any((cosines[:, -1] == cosines[:, wanted - 1]) & (rows[:, -1] >= 0)):
+        asked = min(2 * asked, there)  # a tie goes on behind the last place
+        cosines, rows = _ask(index, queries_QD, asked, settings or SearchSettings(), selector, there)
+    found = rows >= 0
+    ids = np.where(found, _ids(index)[np.maximum(rows, 0)], NOBODY)
+    cosines = np.where(found, cosines, np.float32(-np.inf))
+    order = np.lexsort((ids, -cosines), axis=1)[:, :wanted]
+    return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(ids, order, axis=1)
+
+
+def _ids(index: Any) -> npt.NDArray[np.int64]:
+    """Face ids by row, as they lie in the index."""
+    total = int(index.ntotal)
+    ids_N: npt.NDArray[np.int64] = faiss.rev_swig_ptr(index.id_map.data(), total) if total else np.zeros(0, np.int64)
+    return ids_N
+
+
+def _ask(
+    index: Any, queries_QD: npt.NDArray[np.float32], k: int, settings: SearchSettings, selector: Any, there: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Cosines and row numbers of the k nearest, -1 where fewer were found."""
+    parts, total = parts_of(index), int(index.ntotal)
+    few = selector is not None and there <= _few(parts, settings, total)
+    whole, turned, exact = parts.whole, parts.turned, None if selector is None else faiss.SearchParameters(sel=selector)
+    if few and parts.finer is not None:  # the finer codes of all that are allowed
+        if turned:
+            queries_QD = whole.chain.at(0).apply(queries_QD)
+        whole, turned, parameters = parts.finer, False, exact
+    elif few and parts.graph is not None:
+        whole, parameters = faiss.downcast_index(parts.graph.storage), exact
+    elif parts.lists is not None:
+        parameters = _list_parameters(parts, settings, selector, share=0.0 if few else there / total)
+    elif parts.graph is not None:
+        ef = max(k, int((settings.ef or 64) * total / there))
+        parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
+    else:
+        parameters = exact
+    if turned:
+        parameters = faiss.SearchParametersPreTransform(index_params=parameters)
+    found: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] = whole.search(queries_QD, k, params=parameters)
+    return found
+
+
+def _few(parts: Parts, settings: SearchSettings, total: int) -> float:
+    """How many allowed faces are compared one by one: no more than an unfiltered search compares twice, or a few thousand."""
+    if parts.lists is None:
+        return _FEW
+    return max(_FEW, 2 * total * (settings.nprobe or 1) / int(parts.lists.nlist))
+
+
+def _list_parameters(parts: Parts, settings: SearchSettings, selector: Any, *, share: float) -> Any:
+    """For an index of lists; the smaller the share of its faces that is allowed, the more lists are looked into."""
+    assert parts.lists is not None  # noqa: S101
+    nlist, nprobe = int(parts.lists.nlist), settings.nprobe or 1
+    chosen = nlist if nprobe >= nlist * share else math.ceil(nprobe / share)
+    kind = faiss.SearchParametersIVF
+    if isinstance(parts.lists, faiss.IndexIVFRaBitQ):
+        kind = faiss.IVFRaBitQSearchParameters
+    elif isinstance(parts.lists, faiss.IndexIVFPQ):
+        kind = faiss.IVFPQSearchParameters
+    parameters = kind(nprobe=chosen, sel=selector)
+    if parts.finer is None:
+        return parameters
+    return faiss.IndexRefineSearchParameters(k_factor=float(settings.refine or 1), base_index_params=parameters)
