@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 COMMANDS = (
     "demo", "plan", "build", "query", "train", "evaluate",
-    "watch", "versions", "diff", "rollback", "verify", "vacuum", "export", "import", "forget",
+    "watch", "versions", "diff", "rollback", "verify", "vacuum", "export", "import", "forget", "serve",
     "up", "down", "deploy",
 )  # fmt: skip
 _MODULES = {"export": "export_version", "import": "import_version"}

@@ -19,7 +19,16 @@ from typing import Any, TypeVar
 from store.errors import LookalikeError
 from tasks.steps.children import ChildDiedError, run_in_child
 
-__all__ = ["OPEN", "PhotoBudget", "PhotoKilledError", "Wall", "run_behind_wall", "run_once_behind_wall"]
+__all__ = [
+    "OPEN",
+    "PhotoBudget",
+    "PhotoKilledError",
+    "Wall",
+    "death_of",
+    "held_to",
+    "run_behind_wall",
+    "run_once_behind_wall",
+]
 
 R = TypeVar("R")
 
@@ -78,7 +87,7 @@ class Wall:
         notes = _notes(self.journal)
         _NUMBER.pack_into(notes, 0, photo)
         try:
-            with _limits(self.budget), _silence():
+            with held_to(self.budget):
                 yield
         finally:
             _NUMBER.pack_into(notes, 0, _NONE)
@@ -151,8 +160,7 @@ def run_once_behind_wall(
         try:
             result: R = future.result()
         except ProcessExpired as died:
-            reason = _reason(died.exitcode, budget) or f"the decoder died of it ({_cause(died.exitcode)})"
-            raise PhotoKilledError(reason) from died
+            raise PhotoKilledError(death_of(died.exitcode, budget)) from died
         except BrokenProcessPool as died:  # the pool noticed first, and does not say of what
             raise PhotoKilledError("the decoder died of it") from died
     return result
@@ -165,8 +173,25 @@ def _spawn() -> Any:
 
 
 def _within(budget: PhotoBudget, function: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-    with _limits(budget), _silence():
+    with held_to(budget):
         return function(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def held_to(budget: PhotoBudget) -> Iterator[None]:
+    """Hold this process to a photo's limits, on its main thread, and keep what a decoder prints to itself."""
+    with _limits(budget), _silence():
+        yield
+
+
+def death_of(exitcode: int, budget: PhotoBudget) -> str:
+    """Why a process died over a photo, as a sentence.
+
+    Args:
+        exitcode: minus the signal's number where one killed it.
+        budget: that it was held to.
+    """
+    return _reason(exitcode, budget) or f"the decoder died of it ({_cause(exitcode)})"
 
 
 @contextlib.contextmanager
