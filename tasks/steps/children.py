@@ -29,6 +29,8 @@ R = TypeVar("R")
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
+_GPU_WAIT_S = 30.0
+
 _pool: Any = None
 _pool_of_block: ContextVar[Any] = ContextVar("pool", default=None)
 _waiting: set[Any] = set()
@@ -152,12 +154,16 @@ def _settle(parent: int, gpus: tuple[str, ...], slots: str) -> None:
 
 def _free_one(gpus: tuple[str, ...], slots: str) -> str:
     """The first GPU that no other child holds; the kernel frees it when this child dies, however it does."""
-    for number, gpu in enumerate(gpus):
-        slot = os.open(os.path.join(slots, str(number)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-        try:
-            fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(slot)
-        else:
-            return gpu  # the descriptor stays open as long as this process lives
-    raise LookalikeError(f"all {len(gpus)} GPUs are taken by other children")
+    until = time.monotonic() + _GPU_WAIT_S
+    while True:
+        for number, gpu in enumerate(gpus):
+            slot = os.open(os.path.join(slots, str(number)), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+            try:
+                fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(slot)
+            else:
+                return gpu  # the descriptor stays open as long as this process lives
+        if time.monotonic() > until:
+            raise LookalikeError(f"all {len(gpus)} GPUs are taken by other children")
+        time.sleep(0.05)  # the one that died is still being cleared away
