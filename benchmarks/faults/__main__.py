@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench.make_base()
     import_steps()
     progress = Progress(bench.work / ("long.jsonl" if args.long else "short.jsonl"), code)
-    planned, until = {}, time.monotonic() + args.seconds if args.seconds else None
+    planned, until = {}, None if args.seconds is None else time.monotonic() + args.seconds
     for left, fault in zip(
         range(len(faults), 0, -1), faults, strict=True
     ):  # what one leaves of its share, the others get
@@ -62,7 +62,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--report", metavar="FILE", help="write the figures as Markdown, between its marks")
     parser.add_argument(
-        "--seconds", type=float, help="stop after about so long, every fault having had its share; the next run goes on"
+        "--seconds",
+        type=float,
+        help="stop after about so long, every fault having had its share; the next run goes on. 0 runs nothing and reports",
     )
     return parser.parse_args(arguments)
 
@@ -76,11 +78,24 @@ def _run(fault: Fault, bench: Bench, progress: Progress, *, long: bool, until: f
         progress.add(fault.name, TWIN, skipped=str(skipped))
         return None
     random.Random(fault.name).shuffle(keys)  # a run that is stopped early has seen some of everything
-    for key in progress.missing(fault.name, [TWIN, *keys]):
+    missing = progress.missing(fault.name, [TWIN, *keys])
+    if missing and fault.warm:
+        bench.warm_up()
+    for key in missing:
         if until is not None and time.monotonic() > until:
             break
-        progress.add(fault.name, key, **_trial(fault, bench, key))
+        progress.add(fault.name, key, **_result(fault, bench, progress, key))
     return len(keys)
+
+
+def _result(fault: Fault, bench: Bench, progress: Progress, key: str) -> dict[str, Any]:
+    """What a trial said, or the one that was run from the same state."""
+    if fault.state is None or key == TWIN:
+        return _trial(fault, bench, key)
+    state = fault.state(bench, key)
+    known = progress.of_state(fault.name, state)
+    said = _trial(fault, bench, key) if known is None else {"problems": known["problems"], "seconds": 0.0}
+    return said | {"state": state}
 
 
 def _trial(fault: Fault, bench: Bench, key: str) -> dict[str, Any]:
@@ -98,6 +113,7 @@ def _trial(fault: Fault, bench: Bench, key: str) -> dict[str, Any]:
 def _print(row: dict[str, Any]) -> None:
     twin = {True: "red", False: "STAYED GREEN", None: "not run"}[row["twin_red"]]
     planned = "" if row["planned"] in {None, row["run"]} else f" of {row['planned']}"
+    planned += "" if row["states"] is None else f", from {row['states']} distinct states"
     skipped = f"; skipped: {'; '.join(row['skipped'])}" if row["skipped"] else ""
     print(
         f"{row['fault']:<20} {row['broken']} broken, n = {row['run']}{planned}; twin {twin}; {row['seconds']} s{skipped}",

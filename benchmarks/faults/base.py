@@ -3,8 +3,8 @@
     python -m benchmarks.faults.base FOLDER
 
 FOLDER gets `photos/` (drawn people, a copy, a photo without a face, a broken file), `stored/` (see `small_build.py`),
-`empty/` and `second/`: stores without a version and with one of some of the photos, one of which is gone meanwhile; and
-`expected.json`, what an undisturbed build gives.
+`encoders/`; `empty/` and `second/`: stores with the encoder's card, without a version and with one of some of the photos, one
+of which is gone meanwhile; and `expected.json`, what an undisturbed build gives.
 """
 
 import json
@@ -50,7 +50,10 @@ def make_base(folder: Path) -> None:
     for path in sorted(photos.rglob("*.*")):
         os.utime(path, ns=(_TIME_NS, _TIME_NS))
     _store_results(folder, making)
-    (folder / "empty").mkdir()
+    for name in ("empty", "second"):  # a build reads the card alone; who needs the weights adds them
+        shutil.copytree(making / "encoders", folder / name / "encoders", ignore=shutil.ignore_patterns("weights.*"))
+    shutil.move(making / "encoders", folder / "encoders")
+    shutil.rmtree(making)
     later = [*drawn[-_LATER:], photos / "copy.jpg"]
     _set_aside(later, folder / "aside")
     build(str(folder / "second"), str(photos), str(folder / "stored"))
@@ -83,8 +86,6 @@ def _store_results(folder: Path, making: Path) -> None:
         pq.write_table(pa.concat_tables(parts), stored / f"{kind}.parquet")
     named = {"id": encoder.id, "name": encoder.name, "dimension": encoder.dimension}
     (stored / "encoder.json").write_text(json.dumps(named))
-    shutil.move(making / "encoders", folder / "encoders")
-    shutil.rmtree(making)
 
 
 def _set_aside(paths: list[Path], aside: Path) -> None:

@@ -1,5 +1,6 @@
 """Where trials run: a work folder, the base they start from, and the builds they disturb."""
 
+import gc
 import json
 import os
 import random
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import faiss
+import pyarrow as pa
 
 from benchmarks.faults.forks import Child, Ended, fork
 from benchmarks.faults.guards import remove_guards
@@ -80,6 +84,11 @@ class Bench:
         finally:
             shutil.rmtree(store, ignore_errors=True)
 
+    def warm_up(self) -> None:
+        """Build once in this process, which keeps what a first build compiles and reads; children have it from there."""
+        with self.fresh_store("second") as store:
+            build(str(store), self.source, self.stored)
+
     def start_build(
         self,
         store: Path | str,
@@ -128,9 +137,17 @@ def build(store: str, source: str, stored: str, *, search: bool = False) -> int 
 
 
 def import_steps() -> None:
-    """Import everything once, before children are forked; one thread a child."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+    """Import everything once, before children are forked; one thread a child, and no collection that copies their pages."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # for commands that are started; here FAISS was imported before
+    faiss.omp_set_num_threads(1)
+    pa.set_cpu_count(1)
     import jinja2  # noqa: F401, PLC0415
+    import s3fs  # noqa: F401, PLC0415
 
+    import benchmarks.faults.fault_proxy  # noqa: PLC0415
     import benchmarks.faults.reader  # noqa: PLC0415
+    import benchmarks.faults.s3_endpoint  # noqa: PLC0415
     import benchmarks.faults.small_build  # noqa: F401, PLC0415
+
+    gc.collect()
+    gc.freeze()

@@ -28,7 +28,7 @@ def _run(bench: Bench, key: str) -> list[str]:
     work = bench.work / "trials" / uuid.uuid4().hex
     photos, store = work / "photos", work / "store"
     shutil.copytree(bench.source, photos)
-    store.mkdir()
+    shutil.copytree(bench.base / "empty", store)
     try:
         writer = fork(lambda: _rewrite(sorted(photos.rglob("*_0000.jpg"))[:3], int(key)))
         disturbed = _search(bench, store, photos)
@@ -47,7 +47,7 @@ def _twin(bench: Bench) -> list[str]:
     work = bench.work / "trials" / uuid.uuid4().hex
     photos, store = work / "photos", work / "store"
     shutil.copytree(bench.source, photos)
-    store.mkdir()
+    shutil.copytree(bench.base / "empty", store)
     try:
         _search(bench, store, photos, without=["fingerprint"])
         first, second, third = sorted(photos.rglob("*_*.jpg"))[:3]
@@ -70,7 +70,7 @@ def _quiet(
         if again.value is None:
             break
     fresh = work / "fresh"
-    fresh.mkdir()
+    shutil.copytree(bench.base / "empty", fresh)
     undisturbed = _search(bench, fresh, photos)
     assert undisturbed.error is None, undisturbed.error
     wanted = next(iter(sorted(fresh.glob("versions/*/manifest.json")))).read_text()

@@ -15,6 +15,7 @@ from benchmarks.faults.guards import remove_guards
 __all__ = ["FAULT"]
 
 _DAMAGES = ("flip", "truncate", "zero_tail", "swap")
+_NOT_OF_A_VERSION = {"runs", "encoders"}
 _NO_HASH = {"manifest.json", "CURRENT"}
 
 
@@ -27,7 +28,8 @@ def _run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     """Damage one file of a published version or its shards, read all of it in a child, and mend it."""
     store = _store(bench.work)
     draw = random.Random(int(key))
-    files = sorted(path for path in store.rglob("*") if path.is_file() and "runs" not in path.parts)
+    parts = [path for path in store.iterdir() if path.name not in _NOT_OF_A_VERSION]
+    files = sorted(path for part in parts for path in part.rglob("*") if path.is_file())
     path = draw.choice([p for p in files if p.name != "claim"])
     whole = path.read_bytes()
     kind, damaged = _damaged(whole, path, files, draw)

@@ -108,4 +108,5 @@ FAULT = Fault(
     keys=_keys,
     run=_run,
     twin=_twin,
+    warm=False,
 )

@@ -20,6 +20,10 @@ class Fault:
         keys: the trials of the long form (True) or the short one (False); a key holds all that decides its trial.
         run: one trial; every invariant that broke, none when all hold.
         twin: a trial without the guard; what the invariants' check says about it, and silence there is a defect.
+        state: a digest of all that decides a trial, where trials of different keys may start from the same bytes: such a
+            trial is run once and its verdict counts for all of them. None where each is a trial of its own.
+        warm: whether trials may start from a process that has built once before (templates compiled, stored rows read). Not
+            where a fault strikes a build's calls by their number or moment: those of a first build are then the ones to hit.
     """
 
     name: str
@@ -29,3 +33,5 @@ class Fault:
     keys: Callable[[Bench, bool], Iterable[str]]
     run: Callable[[Bench, str], list[str]]
     twin: Callable[[Bench], list[str]]
+    state: Callable[[Bench, str], str] | None = None
+    warm: bool = True

@@ -54,4 +54,5 @@ FAULT = Fault(
     keys=_keys,
     run=_run,
     twin=_twin,
+    warm=False,
 )

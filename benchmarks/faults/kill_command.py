@@ -27,7 +27,7 @@ def _keys(bench: Bench, long: bool) -> list[str]:
 def _run(bench: Bench, key: str) -> list[str]:
     """Kill the command's process group at a moment of its first seconds; the rerun must end with the same content."""
     with bench.fresh_store("second") as store:
-        shutil.copytree(bench.base / "encoders", store / "encoders")
+        shutil.copytree(bench.base / "encoders", store / "encoders", dirs_exist_ok=True)
         before = snapshot(store)
         lasts_s = _last_duration(bench)
         with _command(bench, store) as process:

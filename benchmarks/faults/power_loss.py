@@ -1,5 +1,6 @@
 """Power loss at every moment of a build: the build's real calls, replayed on a disk that keeps only what was flushed."""
 
+import hashlib
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -29,16 +30,32 @@ def _keys(bench: Bench, long: bool) -> list[str]:
 
 def _run(bench: Bench, key: str, *, without: tuple[str, ...] = ()) -> list[str]:
     """Lay out what is left, check it, and build again; after the last call the version must be there for good."""
-    name, count, data, names = key.split(":")
-    calls = _calls(bench, name, without)
-    tree = crashed_tree(bench.base / name, calls[: int(count)], data=data, names=names)
+    name, last, tree = _left(bench, key, without)
     store = bench.work / "trials" / uuid.uuid4().hex
     write_tree(tree, store)
     try:
-        done = problems_of_content(store, bench.expected) if int(count) == len(calls) else []
+        done = problems_of_content(store, bench.expected) if last else []
         return done + bench.after(store, snapshot(bench.base / name))
     finally:
         shutil.rmtree(store)
+
+
+def _state(bench: Bench, key: str) -> str:
+    """Of the store that the build met, of all names and bytes that are left, and of whether the version must be among them."""
+    name, last, tree = _left(bench, key, ())
+    digest = hashlib.sha256(f"{name}:{last}".encode())
+    for path, data in sorted(tree.items()):
+        said = "folder" if data is None else hashlib.sha256(data).hexdigest()
+        digest.update(f"\0{path}\0{said}".encode())
+    return digest.hexdigest()
+
+
+def _left(bench: Bench, key: str, without: tuple[str, ...]) -> tuple[str, bool, dict[str, bytes | None]]:
+    """The store that the build met, whether its last call was made, and what is left on the disk."""
+    name, count, data, names = key.split(":")
+    calls = _calls(bench, name, without)
+    tree = crashed_tree(bench.base / name, calls[: int(count)], data=data, names=names)
+    return name, int(count) == len(calls), tree
 
 
 def _twin(bench: Bench) -> list[str]:
@@ -69,9 +86,10 @@ FAULT = Fault(
     name="power_loss",
     title="power loss",
     how="strace's log of a build's calls, replayed at all prefixes; bytes not flushed dropped, zeroed, halved, reordered or"
-    " kept, names not flushed absent, present or some of them",
+    " kept, names not flushed absent, present or some of them; moments that leave the same files on the disk are tried once",
     guard="nothing is flushed",
     keys=_keys,
     run=_run,
     twin=_twin,
+    state=_state,
 )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,18 +32,19 @@ class Progress:
     def __init__(self, path: Path, code: str) -> None:
         self._path, self._code = path, code
         self._lines: list[dict[str, Any]] = []
+        self._states: dict[tuple[str, str], dict[str, Any]] = {}
         for line in path.read_text().splitlines() if path.exists() else []:
             try:
                 entry = json.loads(line)
             except ValueError:
                 continue
             if entry.get("code") == code:
-                self._lines.append(entry)
+                self._keep(entry)
 
     def add(self, fault: str, key: str, **said: Any) -> None:
         """Keep a result."""
         entry = {"code": self._code, "fault": fault, "key": key, **said}
-        self._lines.append(entry)
+        self._keep(entry)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:
             file.write("\n" * self._was_cut() + json.dumps(entry) + "\n")
@@ -51,10 +53,23 @@ class Progress:
         """Results of one fault by key, the last of each."""
         return {entry["key"]: entry for entry in self._lines if entry["fault"] == fault}
 
+    def of_state(self, fault: str, state: str) -> dict[str, Any] | None:
+        """The result of the trial that was run from this state; None where there is none yet."""
+        return self._states.get((fault, state))
+
     def missing(self, fault: str, keys: Iterable[str]) -> list[str]:
         """The keys that have no result yet; what was skipped is tried again."""
         there = self.of(fault)
         return [key for key in keys if "problems" not in there.get(key, {})]
 
+    def _keep(self, entry: dict[str, Any]) -> None:
+        self._lines.append(entry)
+        if "state" in entry and "problems" in entry:
+            self._states.setdefault((entry["fault"], entry["state"]), entry)
+
     def _was_cut(self) -> bool:
-        return self._path.exists() and self._path.read_bytes()[-1:] not in {b"", b"\n"}
+        if not self._path.exists() or not self._path.stat().st_size:
+            return False
+        with self._path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() != b"\n"

@@ -1,6 +1,7 @@
 """The report of a run, for people: what was injected, how often, and what broke."""
 
 import re
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def summaries(faults: Sequence[Fault], progress: Progress, planned: dict[str, in
         trials = {key: result for key, result in results.items() if key != TWIN}
         broken = {key: result["problems"] for key, result in trials.items() if result.get("problems")}
         reasons = sorted({result["skipped"] for result in results.values() if result.get("skipped")})
+        states = {result["state"] for result in trials.values() if "state" in result and "problems" in result}
         twin = results.get(TWIN, {})
         rows.append(
             {
@@ -33,6 +35,7 @@ def summaries(faults: Sequence[Fault], progress: Progress, planned: dict[str, in
                 "title": fault.title,
                 "planned": planned.get(fault.name),
                 "run": sum("problems" in result for result in trials.values()),
+                "states": len(states) if states else None,
                 "broken": len(broken),
                 "first_broken": next(((key, [*map(_without_paths, said)]) for key, said in broken.items()), None),
                 "twin_red": bool(twin["problems"]) if "problems" in twin else None,
@@ -50,21 +53,13 @@ def _without_paths(said: str) -> str:
 
 
 def as_markdown(faults: Sequence[Fault], rows: list[dict[str, Any]], *, command: str, code: str) -> str:
-    """The page's tables, the machine and the command."""
+    """The page's tables, what did not finish, the machine and the command."""
     by_name = {fault.name: fault for fault in faults}
     table = ["| fault | trials | broke an invariant | without its guard | seconds |", "| --- | --- | --- | --- | --- |"]
-    for row in rows:
-        done = f"{row['run']:,}" if row["run"] == row["planned"] else f"{row['run']:,} of {row['planned'] or 0:,}"
-        twin = {True: "red", False: "STAYED GREEN", None: "not run"}[row["twin_red"]]
-        table.append(
-            f"| {row['title']} | {done} | {row['broken']} of {row['run']:,} | {twin} | {row['seconds']:,.0f} |"
-        )
-    how = [
-        f"- **{by_name[r['fault']].title}**: {by_name[r['fault']].how}. Twin: {by_name[r['fault']].guard}" for r in rows
-    ]
-    how = [
-        f"{line}; it said “{row['twin_said']}”." if row["twin_said"] else f"{line}."
-        for line, row in zip(how, rows, strict=True)
+    unfinished = [
+        f"- {row['title']}: {row['run']:,} of {row['planned']:,} trials were run, and nothing is said of the others."
+        for row in rows
+        if row["run"] != row["planned"] and row["planned"]
     ]
     skipped = [f"- {row['title']}: {reason}." for row in rows for reason in row["skipped"]]
     broken = [
@@ -73,26 +68,39 @@ def as_markdown(faults: Sequence[Fault], rows: list[dict[str, Any]], *, command:
         if row["broken"]
     ]
     machine = [f"- {name}: {value}" for name, value in describe_machine().items()]
+    nothing = ["- nothing"]
     parts = [
-        *table,
-        "",
-        "### How",
-        *how,
-        "",
-        "### Skipped",
-        *(skipped or ["- nothing"]),
-        "",
-        "### Broken",
-        *(broken or ["- nothing"]),
-    ]
-    parts += [
-        "",
-        "### Machine",
-        *machine,
-        f"- command: `{command}`",
-        f"- code: {code}, a hash of `store/`, `tasks/steps/` and `benchmarks/faults/`",
+        *(table + [_row(row) for row in rows]),
+        *("", "### How", *(_how(by_name[row["fault"]], row) for row in rows)),
+        *("", "### Not finished", *(unfinished or nothing)),
+        *("", "### Skipped", *(skipped or nothing)),
+        *("", "### Broken", *(broken or nothing)),
+        *("", "### Machine", *machine, f"- command: `{command}`"),
+        f"- code: {code}, a hash of `store/`, `tasks/steps/` and `benchmarks/faults/`, at {_commit()}",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _row(row: dict[str, Any]) -> str:
+    done = f"{row['run']:,}" if row["run"] == row["planned"] else f"{row['run']:,} of {row['planned'] or 0:,}"
+    done += "" if row["states"] is None else f", of {row['states']:,} distinct states"
+    twin = {True: "red", False: "STAYED GREEN", None: "not run"}[row["twin_red"]]
+    return f"| {row['title']} | {done} | {row['broken']} of {row['run']:,} | {twin} | {row['seconds']:,.0f} |"
+
+
+def _how(fault: Fault, row: dict[str, Any]) -> str:
+    said = f"; it said “{row['twin_said']}”" if row["twin_said"] else ""
+    return f"- **{fault.title}**: {fault.how}. Twin: {fault.guard}{said}."
+
+
+def _commit() -> str:
+    """The commit of this checkout, and whether it differs from it."""
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        said = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "no commit that is known"
+    return f"commit {said}"
 
 
 def write_figures(page: Path, figures: str) -> None:
