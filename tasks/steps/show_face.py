@@ -127,7 +127,9 @@ def original_photo(storage: Storage, opened: OpenVersion, face_id: int) -> Origi
     raise NotShownError("the photo is not where it was when it was indexed, or has changed since; its faces are kept")
 
 
-def upright_jpeg(original: OriginalPhoto, *, side_px: int, decode: Callable[..., Photo]) -> tuple[bytes, tuple[int, int]]:
+def upright_jpeg(
+    original: OriginalPhoto, *, side_px: int, decode: Callable[..., Photo]
+) -> tuple[bytes, tuple[int, int]]:
     """A photo for showing: upright, in sRGB, at most `side_px` long, with no metadata; and its full width and height.
 
     Args:

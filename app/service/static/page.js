@@ -137,7 +137,14 @@ function showTrouble(error) {
   byId("said").textContent = "There is no answer.";
   if (error.status === 401) return openDoor();
   if (error.status === 404 && view.version) return showNothing(error.message, "Ask the current version", () => change({ version: "" }), true);
+  if (error.status === 422 && (view.labels.length || view.source)) return showNothing(error.message, "Clear all filters", showAll, true);
+  if (error.status === 422 && question instanceof Blob) return showNothing(error.message, "Pick another photo", () => byId("photo").click(), true);
   return showNothing(error.message, "Try again", ask, true);
+}
+
+function showAll() {
+  clearFilters();
+  change({ least: -1 });
 }
 
 // ---- showing
@@ -174,10 +181,7 @@ function showCount() {
   const left = filterByScore();
   const who = answer.faces.length > 1 ? `Face ${chosen + 1} of ${answer.faces.length}: ` : "";
   byId("said").textContent = `${who}${many(left, "match", "matches")} among ${many(answer.searched, "face", "faces")} of version ${answer.version}.`;
-  showNothing(left ? "" : noneLeft(), "Show all", () => {
-    clearFilters();
-    change({ least: -1 });
-  });
+  showNothing(left ? "" : noneLeft(), "Show all", showAll);
 }
 
 function noneLeft() {

@@ -5,6 +5,7 @@ import { addressOf, view } from "./view.js";
 
 let cards = []; // [{ match, item }]
 let version = 0;
+let itself = null; // the id of the face asked about, where the version knows it
 let looked = 0; // the card that the dialog is about
 
 export function percent(probability) {
@@ -17,6 +18,7 @@ export const nameOf = (match) => match.label ?? match.photo_name;
 
 export function showMatches(answer, chosen) {
   version = answer.version;
+  itself = answer.faces[chosen].face_id;
   cards = answer.faces[chosen].matches.map((match, at) => ({ match, item: card(match, at) }));
   byId("matches").replaceChildren(...cards.map(({ item }) => item));
   return filterByScore();
@@ -42,12 +44,13 @@ export function filterByScore() {
 function card(match, at) {
   const picture = make("img", { src: service.cropOf(match.face_id, version), alt: "", loading: "lazy", width: 192, height: 192 });
   const thumb = make("button", { type: "button", kind: "thumb", "aria-haspopup": "dialog" }, picture);
-  thumb.setAttribute("aria-label", `Look at match ${at + 1}, ${nameOf(match)}`);
+  thumb.setAttribute("aria-label", `Look at match ${at + 1}, ${nameOf(match)}${match.face_id === itself ? ", the very face asked about" : ""}`);
+  if (match.face_id === itself) thumb.append(make("span", { kind: "itself", text: "the very face asked about" }));
   thumb.addEventListener("click", () => look(at));
   thumb.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && soonPeek(match, thumb));
   thumb.addEventListener("pointerleave", hidePeek);
   const text = make("div", { kind: "text" }, named(nameOf(match), "name"));
-  if (match.label !== null) text.append(make("small", {}, named(match.photo_name)));
+  if (match.label !== null) text.append(make("small", {}, named(match.photo_name.split("/").at(-1))));
   text.append(...sureness(match), make("a", { text: "Find this one", href: "#" }));
   return make("li", {}, thumb, text);
 }
