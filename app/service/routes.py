@@ -25,7 +25,21 @@ from store.public_web import fetch_public
 from store.versions import read_version
 from tasks.steps.show_face import OriginalPhoto, face_thumbnail, known_face, original_photo, upright_jpeg
 
-__all__ = ["Service", "router"]
+__all__ = [
+    "Service",
+    "crop",
+    "face",
+    "healthz",
+    "metrics",
+    "original",
+    "photo",
+    "readyz",
+    "router",
+    "search",
+    "sign_in",
+    "sign_out",
+    "versions",
+]
 
 R = TypeVar("R")
 FaceNumber = Annotated[str, Path(pattern=r"^[0-9]{1,19}$", description="a face's id, as answers give it")]
