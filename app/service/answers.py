@@ -201,7 +201,9 @@ class VersionList(_Sent):
 
     versions: list[VersionSummary]
     labels: list[str] = Field(description="names of people in the current version, for the filter; at most 5,000")
-    may_name_addresses: bool = Field(description="whether a photo may be asked with by its https address")
+    may_name_addresses: bool = Field(description="whether you may ask with a photo by its https address")
+    most_photo_bytes: int = Field(description="that a photo may have")
+    signed_in_as: str | None = Field(description="the name of your token; null where none is asked for")
     trouble: str | None = Field(description="why a newer version does not answer, if so")
 
 

@@ -10,7 +10,10 @@ from starlette.requests import ClientDisconnect, Request
 
 from app.service.refusals import Refusal
 
-__all__ = ["announced_bytes", "read_body", "read_form"]
+__all__ = ["FORM_BYTES", "announced_bytes", "read_body", "read_form"]
+
+FORM_BYTES = 65_536
+"""What a form's fields and boundaries may take besides its photo."""
 
 _MOST_FIELDS = 40
 _FIELD_BYTES = 16_384

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from app.service.answers import FaceDetails, SearchAnswer, VersionList, VersionSummary
 from app.service.asking import Asked, Asker
 from app.service.audit import Audit
-from app.service.bodies import announced_bytes, read_body, read_form
+from app.service.bodies import FORM_BYTES, announced_bytes, read_body, read_form
 from app.service.examples import SEARCH_BODY, SEARCH_RESPONSES
 from app.service.gate import Gate
 from app.service.guard import COOKIE
@@ -157,11 +157,11 @@ def _sent(service: Service, asked: Asked, *, picture: bool) -> SearchAnswer:
 
 @router.get("/api/versions", summary="The versions that can be asked")
 async def versions(request: Request) -> VersionList:
-    """All published versions, newest first, and the names that a filter may use."""
-    return await _service(request).show(_versions, _service(request))
+    """All published versions, newest first, and what else the page has to know before anything is asked."""
+    return await _service(request).show(_versions, _service(request), request.state.who)
 
 
-def _versions(service: Service) -> VersionList:
+def _versions(service: Service, who: Token) -> VersionList:
     asker = service.asker
     now = asker.opened(None).version.number if asker.is_ready else None
     summaries = []
@@ -171,7 +171,9 @@ def _versions(service: Service) -> VersionList:
     return VersionList(
         versions=summaries,
         labels=asker.labels(),
-        may_name_addresses=service.settings.allow_url,
+        may_name_addresses=service.settings.allow_url and who.scope == "admin",
+        most_photo_bytes=max(0, service.settings.max_body_bytes - FORM_BYTES),
+        signed_in_as=who.name if service.tokens else None,
         trouble=asker.trouble,
     )
 
@@ -215,15 +217,16 @@ async def photo(
     version: VersionNumber = None,
     side_px: Annotated[int, Query(ge=64, le=2048)] = 1024,
 ) -> Response:
-    """The photo, upright, small and without metadata, as a JPEG."""
+    """The photo, upright, small and without metadata, as a JPEG; the header X-Photo-Size has its full width and height."""
     service = _service(request)
 
-    def look() -> bytes:
+    def look() -> tuple[bytes, tuple[int, int]]:
         original = _original(service, int(face_id), version)
         return upright_jpeg(original, side_px=side_px, decode=service.asker.decoding.read)
 
     async with service.gate.place(0):
-        return Response(await service.ask(look), media_type="image/jpeg")
+        data, (width, height) = await service.ask(look)
+    return Response(data, media_type="image/jpeg", headers={"X-Photo-Size": f"{width} {height}"})
 
 
 @router.get(

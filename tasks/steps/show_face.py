@@ -127,8 +127,10 @@ def original_photo(storage: Storage, opened: OpenVersion, face_id: int) -> Origi
     raise NotShownError("the photo is not where it was when it was indexed, or has changed since; its faces are kept")
 
 
-def upright_jpeg(original: OriginalPhoto, *, side_px: int, decode: Callable[..., Photo]) -> bytes:
-    """A photo for showing: upright, in sRGB, at most `side_px` long, with no metadata.
+def upright_jpeg(
+    original: OriginalPhoto, *, side_px: int, decode: Callable[..., Photo]
+) -> tuple[bytes, tuple[int, int]]:
+    """A photo for showing: upright, in sRGB, at most `side_px` long, with no metadata; and its full width and height.
 
     Args:
         original: the photo.
@@ -142,7 +144,7 @@ def upright_jpeg(original: OriginalPhoto, *, side_px: int, decode: Callable[...,
         photo = decode(original.data, limits=Contract().limits, max_side_px=side_px)
     except (PhotoRefused, PhotoKilledError) as error:
         raise NotShownError(f"the photo cannot be shown: {error}") from error
-    return _jpeg(Image.fromarray(photo.pixels))
+    return _jpeg(Image.fromarray(photo.pixels)), (photo.full_width, photo.full_height)
 
 
 def photo_name(uri: str, sources: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import os
 import shutil
 import socket
 import threading
@@ -13,6 +14,7 @@ import httpx
 import pytest
 import uvicorn
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from app.service.application import create_app
 from app.service.running import uvicorn_config
@@ -28,6 +30,8 @@ from tasks.steps.resolve_encoder import EncoderRef, resolve_encoder
 from tasks.steps.train_encoder import NetworkSettings, new_encoder
 from tasks.steps.write_index import write_index
 
+CHROMIUM = "/usr/bin/chromium"
+
 
 @dataclass(frozen=True)
 class Gallery:
@@ -37,7 +41,7 @@ class Gallery:
     photos: Path
     encoder: EncoderRef
 
-    def build(self, *, labels: Literal["folder"] | None = "folder") -> int | None:
+    def build(self, *, labels: Literal["folder"] | None = "folder", shard_photos: int = 12) -> int | None:
         """Publish what the photos are now, without Prefect."""
         plan = plan_build(
             list_photos(str(self.photos), store=self.store),
@@ -45,7 +49,7 @@ class Gallery:
             contract=Contract(),
             encoder=self.encoder.id,
             labels=labels,
-            shard_photos=12,
+            shard_photos=shard_photos,
         )
         found = [find_faces(ref, store=self.store, contract=Contract()) for ref in plan.requests + plan.finished]
         found += [FoundFaces(shard=ref, computed=False) for ref in plan.kept]
@@ -145,6 +149,43 @@ def make_gallery(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> 
         return made
 
     return make
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium, driven by Playwright."""
+    if not Path(CHROMIUM).exists():
+        pytest.skip("Debian's chromium is not installed")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Opens tabs; whatever the browser complains of in one (errors, blocked scripts, dialogs) fails the test."""
+    complaints: list[str] = []
+    contexts: list[Any] = []
+
+    def open_one(url: str, *, width: int = 1200, allowed: str = "no complaint", **settings: Any) -> Any:
+        context = chromium.new_context(viewport={"width": width, "height": 800}, **settings)
+        context.set_default_timeout(30_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on(
+            "console",
+            lambda said: complaints.append(said.text) if said.type == "error" and allowed not in said.text else None,
+        )
+        page.goto(url)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert complaints == []
 
 
 @pytest.fixture
