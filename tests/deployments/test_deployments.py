@@ -52,38 +52,49 @@ def store_with_an_encoder(tmp_path):
     from tasks.steps.train_encoder import NetworkSettings, new_encoder
 
     store = str(tmp_path / "store")
-    promote_encoder(open_store(store), new_encoder(store, settings=NetworkSettings(width=0.25, dimension=32)))
+    encoder = new_encoder(store, settings=NetworkSettings(width=0.25, dimension=32))
+    promote_encoder(open_store(store), encoder)
     return store
 
 
-SCHEDULED = {
-    "forget/local": {"nightly": ("40 2 * * *", {})},
-    "watch-source/local": {"often": ("*/15 * * * *", {}), "full-check": ("10 1 * * *", {"full": True})},
-    "watch-source/s3": {"often": ("*/15 * * * *", {}), "full-check": ("10 1 * * *", {"full": True})},
+QUARTERS = {(hour, minute) for hour in range(24) for minute in (0, 15, 30, 45)}
+PLANNED = {
+    "forget/local": {(2, 40)},
+    "watch-source/local": QUARTERS,
+    "watch-source/local-nightly": {(1, 10)},
+    "watch-source/s3": QUARTERS,
+    "watch-source/s3-nightly": {(1, 10)},
 }
 
 
 def schedules(client):
-    """Every schedule on the server, by deployment and slug."""
-    return {name: {one.slug: one for one in client.read_deployment_by_name(name).schedules} for name in SCHEDULED}
+    """The schedules on the server, by deployment; each has one at most."""
+    found = {name_of(client, one): one.schedules for one in client.read_deployments()}
+    assert all(len(those) <= 1 for those in found.values())
+    return {name: those[0] for name, those in found.items() if those}
 
 
-def planned(client, name, **parameters):
-    """Hour and minute of the runs that the scheduler has made for a deployment, those with these parameters."""
+def name_of(client, deployment):
+    return f"{client.read_flow(deployment.flow_id).name}/{deployment.name}"
+
+
+def switch_schedules(client, *, on):
+    for name, schedule in schedules(client).items():
+        deployment = client.read_deployment_by_name(name)
+        client.update_deployment_schedule(deployment.id, schedule.id, active=on)
+
+
+def planned(client, name):
+    """The runs that the scheduler has made for a deployment."""
     wanted = client.read_deployment_by_name(name)
-    runs = [one for one in client.read_flow_runs(limit=200) if one.deployment_id == wanted.id]
-    runs = [one for one in runs if one.parameters == wanted.parameters | parameters]
-    return {(one.expected_start_time.hour, one.expected_start_time.minute) for one in runs}
+    return [one for one in client.read_flow_runs(limit=200) if one.deployment_id == wanted.id]
 
 
 def test_up_twice_starts_nothing_twice_doubles_nothing_and_leaves_schedules_as_they_were_left(up, client):
     said, env, _ = up
-    for name, found in schedules(client).items():
-        assert {slug: (str(one.schedule.cron), one.parameters) for slug, one in found.items()} == SCHEDULED[name]
-        assert not any(one.active for one in found.values())
-        deployment = client.read_deployment_by_name(name)
-        for one in found.values():
-            client.update_deployment_schedule(deployment.id, one.id, active=True)
+    assert set(schedules(client)) == set(PLANNED)
+    assert not any(one.active for one in schedules(client).values())
+    switch_schedules(client, on=True)
 
     again = json.loads(run("lookalike", "up", "--json", env=env).splitlines()[-1])
 
@@ -92,20 +103,18 @@ def test_up_twice_starts_nothing_twice_doubles_nothing_and_leaves_schedules_as_t
     triggers = [f"build arrived photos ({name})" for name in ("local", "s3")]
     assert sorted(one.name for one in client.read_automations()) == sorted([*said["automations"], *triggers])
     assert {pool.name: pool.type for pool in client.read_work_pools()} == {"cpu": "process", "gpu": "process"}
-    assert all(one.active for found in schedules(client).values() for one in found.values())
+    assert all(one.active for one in schedules(client).values())
     assert client.read_global_concurrency_limit_by_name("gpu").limit == 1
 
 
-def test_schedules_plan_their_runs_with_their_parameters(up, client):
-    quarters = {0, 15, 30, 45}
-    assert wait_for(lambda: planned(client, "forget/local")) == {(2, 40)}
-    for name in ("watch-source/local", "watch-source/s3"):
-        assert {minute for _, minute in wait_for(lambda name=name: planned(client, name))} <= quarters
-        assert wait_for(lambda name=name: planned(client, name, full=True)) == {(1, 10)}
-    for name, found in schedules(client).items():
-        deployment = client.read_deployment_by_name(name)
-        for one in found.values():
-            client.update_deployment_schedule(deployment.id, one.id, active=False)
+def test_schedules_plan_runs_at_their_times_with_all_parameters_of_their_deployments(up, client):
+    for name, times in PLANNED.items():
+        found = wait_for(lambda name=name: planned(client, name))
+        assert {(one.expected_start_time.hour, one.expected_start_time.minute) for one in found} <= times
+        parameters = client.read_deployment_by_name(name).parameters
+        assert all(one.parameters == parameters for one in found)
+        assert parameters.get("full", False) is name.endswith("-nightly")
+    switch_schedules(client, on=False)
 
 
 def test_the_readme_s_commands_build_through_the_worker_answer_and_raise_an_alert(up, client, alerts, drawn_people):

@@ -183,16 +183,9 @@ def test_photos_in_the_bucket_are_announced_by_its_schedule_and_built_by_the_tri
     from store.layout import open_store
     from store.versions import current_number, read_version
 
-    watch = client.read_deployment_by_name("watch-source/s3")
-    assert sorted(str(one.schedule.cron) for one in watch.schedules if one.active) == ["*/15 * * * *", "10 1 * * *"]
-    of_watch = FlowFilter(name=FlowFilterName(any_=["watch-source"]))
-    planned = wait_for(
-        lambda: [
-            one
-            for one in client.read_flow_runs(flow_filter=of_watch, limit=200)
-            if one.deployment_id == watch.id and one.expected_start_time.minute == 10 and one.parameters.get("full")
-        ]
-    )
+    watch = client.read_deployment_by_name("watch-source/s3-nightly")
+    assert [one.active for one in watch.schedules] == [True]
+    planned = wait_for(lambda: [one for one in client.read_flow_runs(limit=200) if one.deployment_id == watch.id])
     client.set_flow_run_state(planned[0].id, Scheduled(), force=True)
     assert ended(client, planned[0].id).state.name == "Completed"
 
