@@ -14,7 +14,8 @@ FILE = PROJECT / "deployments" / "prefect.yaml"
 AUTOMATIONS = sorted((PROJECT / "deployments" / "automations").glob("*.yaml"))
 OURS = {
     "build-index/local", "build-index/s3", "query/local", "train-encoder/local", "train-encoder/gpu",
-    "evaluate/local", "forget/local", "watch-source/local", "watch-source/s3",
+    "evaluate/local", "forget/local", "watch-source/local", "watch-source/local-nightly", "watch-source/s3",
+    "watch-source/s3-nightly",
 }  # fmt: skip
 
 
@@ -44,7 +45,11 @@ def test_every_deployment_has_keys_that_prefect_knows_and_parameters_that_its_fl
         assert entry["enforce_parameter_schema"]
     names = [name_of(entry) for entry in deployments()]
     assert len(names) == len(set(names))
-    assert set(names) >= OURS
+    assert set(names) == OURS
+
+
+def test_no_schedule_has_parameters_which_switching_it_on_would_lose():
+    assert not any("parameters" in one for entry in deployments() for one in entry.get("schedules", []))
 
 
 def test_every_deployment_uses_a_pool_that_is_made():
