@@ -3,8 +3,9 @@
     lookalike build LFW/images --labels folder --encoder mobilefacenet.onnx --store STORE
     python -m benchmarks.calibration --store STORE [--lists LFW] [--divisions N] [--pictures docs/pictures] [--json]
 
-People are divided as the version's own calibration divides them, then anew N times, and by LFW's lists of View 1 where LISTS
-holds them. On each division a method is fitted on the pairs of one group and tried on the other's, in two ways:
+People are divided as the version's own calibration divides them, then anew N times, each time also fitting on no more than 60
+people, and by LFW's lists of View 1 where LISTS holds them. On each division a method is fitted on the pairs of one group and
+tried on the other's, in two ways:
 
 pairs     all pairs of the other group, both kinds weighing the same.
 answers   the ten most similar faces of each question, with the prior that an answer uses. Everybody of the other group with several
@@ -15,6 +16,7 @@ ECE is the expected calibration error in 15 bins; log-loss is in nats. Sampling 
 """
 
 import argparse
+import itertools
 import json
 import sys
 from collections import Counter
@@ -44,6 +46,8 @@ __all__ = ["Gallery", "answers_of", "divisions", "main", "measure", "read_galler
 
 _TOP = 10
 _SEED = 0
+_FEW = 60
+_HALVES, _FEW_PEOPLE = "other halves", f"fitted on {_FEW} people"
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -94,16 +98,19 @@ def read_gallery(store: str) -> Gallery:
 
 def divisions(gallery: Gallery, *, anew: int, lists: Path | None) -> Iterator[tuple[str, LabelledFaces, LabelledFaces]]:
     """Each way of dividing people: its name, whom to fit on, whom to try on."""
-    photos = gallery.photos_of()
-    size = len(gallery.ids_N)
-    yield "the version's own", *(gallery.of(half) for half in halves_of(photos, gallery=size))
+    photos, size = gallery.photos_of(), len(gallery.ids_N)
+    fit_on, try_on = (gallery.of(half) for half in halves_of(photos, gallery=size))
+    yield "the version's own", fit_on, try_on
     for seed in range(anew):
-        yield f"halves {seed}", *(gallery.of(half) for half in halves_of(photos, gallery=size, seed=seed))
+        halves = halves_of(photos, gallery=size, seed=seed)
+        fit_on, try_on = (gallery.of(half) for half in halves)
+        yield f"{_HALVES} {seed}", fit_on, try_on
+        generator = np.random.default_rng(seed)
+        few = generator.choice(sorted(halves[0]), min(_FEW, len(halves[0])), replace=False)
+        yield f"{_FEW_PEOPLE} {seed}", gallery.of(frozenset(few.tolist())), try_on
     if lists is not None:
-        yield (
-            "View 1's lists",
-            *(gallery.of(frozenset(read_people(lists / f"peopleDev{part}.txt"))) for part in ("Train", "Test")),
-        )
+        learn, ask = (frozenset(read_people(lists / f"peopleDev{part}.txt")) for part in ("Train", "Test"))
+        yield "View 1's lists", gallery.of(learn), gallery.of(ask)
 
 
 def answers_of(gallery: Gallery, asking: LabelledFaces) -> Answers:
@@ -166,14 +173,15 @@ def _loss(logits: Floats, truth: Bools) -> Floats:
 
 
 def _summed_up(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The new halves as one row a method: means, with the smallest and largest beside them."""
-    summed = [row for row in rows if not row["division"].startswith("halves")]
-    for method in METHODS:
-        some = [row for row in rows if row["division"].startswith("halves") and row["method"] == method]
+    """What was divided anew as one row a method: means, with the smallest and largest beside them."""
+    again = (_HALVES, _FEW_PEOPLE)
+    summed = [row for row in rows if not row["division"].startswith(again)]
+    for kind, method in itertools.product(again, METHODS):
+        some = [row for row in rows if row["division"].startswith(kind) and row["method"] == method]
         if some:
             means = {key: float(np.mean([row[key] for row in some])) for key in some[0] if "_" in key}
             spans = {f"{key}_span": [float(of(row[key] for row in some)) for of in (min, max)] for key in means}
-            summed.append({"division": f"{len(some)} more halves", "method": method} | means | spans)
+            summed.append({"division": f"{kind}, {len(some)} times", "method": method} | means | spans)
     return summed
 
 

@@ -59,7 +59,8 @@ def fit_isotonic(pairs: LabelledPairs) -> LogRatio:
 
     def raw(c: Floats) -> Floats:
         p = np.clip(model.predict(c), 1e-12, 1 - 1e-12)
-        return np.log(p) - np.log1p(-p)
+        ratios: Floats = np.log(p) - np.log1p(-p)
+        return ratios
 
     return _bounded(pairs, raw)
 
