@@ -6,7 +6,8 @@ it is not the encoder's: among a hundred faces a given one is far more often the
 S pairs of one person, D of two, P of both, B bins.
 """
 
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "BINS",
+    "PRIORS",
     "BetaCalibration",
+    "LogRatio",
     "ReliabilityBin",
     "calibration_error",
     "fit_beta",
@@ -28,9 +31,20 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 BINS = 15
 """Of equal width, over [0, 1]."""
 
+PRIORS = (0.5, 1e-2, 1e-4)
+"""At which a fit is to hold: that of a pair, and those of a face among hundreds and among ten thousand."""
+
 _EDGE = 1e-6  # cosines are moved this far away from -1 and 1, where logarithms end
 _STEPS = 100
 _ENOUGH = 1e-10
+
+
+class LogRatio(Protocol):
+    """What says how many times likelier a cosine is between two faces of one person than between two people's."""
+
+    def log_ratio(self, cosines_P: ArrayLike) -> Floats:
+        """The natural logarithm of the likelihood ratio, float64 (P,), of cosines in [-1, 1], (P,)."""
+        ...
 
 
 class BetaCalibration(BaseModel):
@@ -83,19 +97,31 @@ class ReliabilityBin(NamedTuple):
     pairs: int
 
 
-def fit_beta(same_S: ArrayLike, different_D: ArrayLike, *, counts_D: ArrayLike | None = None) -> BetaCalibration:
-    """Fit a calibration to the cosines of labelled pairs, both kinds weighing the same however many there are.
+def fit_beta(
+    same_S: ArrayLike,
+    different_D: ArrayLike,
+    *,
+    counts_D: ArrayLike | None = None,
+    priors: Sequence[float] = PRIORS,
+) -> BetaCalibration:
+    """Fit a calibration to the cosines of labelled pairs, however many there are of each kind.
 
-    Newton's method on the log-loss of pairs at even odds; an exponent that comes out negative is held at 0, as the paper does,
-    and the rest fitted again.
+    What is made small is the log-loss of the pairs' probabilities at each of the priors, measured against that of somebody who
+    knows the prior only, and added up. At even odds alone a few pairs of one person with low cosines weigh more than the
+    thousands of strangers with high ones that an answer is made of. Newton's method; an exponent that comes out negative is
+    held at 0, as the paper of the method does, and the rest fitted again.
 
     Args:
         same_S: cosines of pairs of one person, (S,).
         different_D: cosines of pairs of two, (D,).
         counts_D: how many pairs of two have each of these cosines; one each if not given.
+        priors: in (0, 1).
 
     Raises:
         ValueError: fewer than 4 pairs of a kind, or a cosine that is not in [-1, 1]; the message says which.
+
+    References:
+        Brümmer, du Preez. Application-independent evaluation of speaker detection. Computer Speech & Language 2006.
     """
     same, different = (np.asarray(cosines, np.float64) for cosines in (same_S, different_D))
     counts = np.ones(len(different)) if counts_D is None else np.asarray(counts_D, np.float64)
@@ -107,12 +133,13 @@ def fit_beta(same_S: ArrayLike, different_D: ArrayLike, *, counts_D: ArrayLike |
     if not np.all(np.abs(cosines) <= 1 + 1e-6):
         raise ValueError("calibration: wanted cosines in [-1, 1], got one beyond or one that is no number")
     truth = np.arange(len(cosines)) < len(same)
-    weights = np.concatenate([np.full(len(same), 0.5 / len(same)), 0.5 * counts / counts.sum()])
+    shares = np.concatenate([np.full(len(same), 1 / len(same)), counts / counts.sum()])
+    losses = [_Loss(truth, shares, prior) for prior in priors]
     features = _features(cosines)
     free = [0, 1, 2]
     while True:
         found = np.zeros(3)
-        found[free] = _newton(features[:, free], truth, weights)
+        found[free] = _newton(features[:, free], losses)
         negative = [at for at in free if at < 2 and found[at] < 0]
         if not negative:
             break
@@ -177,20 +204,37 @@ def _features(cosines_P: Floats) -> Floats:
     return np.stack([np.log(x), -np.log1p(-x), np.ones_like(x)], axis=-1)
 
 
-def _newton(features_PF: Floats, truth_P: NDArray[np.bool_], weights_P: Floats) -> Floats:
-    """The logistic regression's coefficients, (F,); a whisper of ridge keeps pairs that do not overlap from going to infinity."""
+class _Loss:
+    """The log-loss of log ratios at one prior, of which the prior alone has 1."""
+
+    def __init__(self, truth_P: NDArray[np.bool_], shares_P: Floats, prior: float) -> None:
+        entropy = -prior * np.log(prior) - (1 - prior) * np.log1p(-prior)
+        self.truth_P, self.odds = truth_P, float(np.log(prior) - np.log1p(-prior))
+        self.weights_P: Floats = shares_P * np.where(truth_P, prior, 1 - prior) / entropy
+
+    def at(self, ratios_P: Floats) -> float:
+        logits_P = ratios_P + self.odds
+        return float(self.weights_P @ np.logaddexp(0.0, np.where(self.truth_P, -logits_P, logits_P)))
+
+    def slopes(self, ratios_P: Floats) -> tuple[Floats, Floats]:
+        """First and second derivatives by each ratio, (P,)."""
+        p = _sigmoid(ratios_P + self.odds)
+        return self.weights_P * (p - self.truth_P), self.weights_P * p * (1 - p)
+
+
+def _newton(features_PF: Floats, losses: Sequence[_Loss]) -> Floats:
+    """The coefficients of least loss, (F,); a whisper of ridge keeps pairs that do not overlap from going to infinity."""
     ridge = 1e-9 * np.eye(features_PF.shape[1])
     coefficients = np.zeros(features_PF.shape[1])
 
     def loss_at(w: Floats) -> float:
-        margins = np.where(truth_P, 1.0, -1.0) * (features_PF @ w)
-        return float(weights_P @ np.logaddexp(0.0, -margins) + 0.5 * w @ ridge @ w)
+        return sum(loss.at(features_PF @ w) for loss in losses) + float(0.5 * w @ ridge @ w)
 
     loss = loss_at(coefficients)
     for _ in range(_STEPS):
-        p = _sigmoid(features_PF @ coefficients)
-        gradient = features_PF.T @ (weights_P * (p - truth_P)) + ridge @ coefficients
-        hessian = (features_PF * (weights_P * p * (1 - p))[:, None]).T @ features_PF + ridge
+        first_P, second_P = np.sum([one.slopes(features_PF @ coefficients) for one in losses], axis=0)
+        gradient = features_PF.T @ first_P + ridge @ coefficients
+        hessian = (features_PF * second_P[:, None]).T @ features_PF + ridge
         step = np.linalg.solve(hessian, gradient)
         size = 1.0
         while (tried := loss_at(coefficients - size * step)) > loss and size > _ENOUGH:

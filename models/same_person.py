@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.calibration import (
     BetaCalibration,
+    LogRatio,
     ReliabilityBin,
     calibration_error,
     fit_beta,
@@ -196,7 +197,7 @@ def calibrate(fitted: LabelledPairs, checked: LabelledPairs, *, faces_a_person: 
     )
 
 
-def check_pairs(ratio: BetaCalibration, pairs: LabelledPairs) -> list[ReliabilityBin]:
+def check_pairs(ratio: LogRatio, pairs: LabelledPairs) -> list[ReliabilityBin]:
     """What the calibration says of labelled pairs at even odds, and what is so; both kinds weigh the same."""
     filled = np.flatnonzero(pairs.different)
     counts = np.concatenate([np.ones(len(pairs.same), np.int64), pairs.different[filled]])

@@ -10,6 +10,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,46 @@ def drawn_people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn") / "people"
     draw_people(folder, people=range(8), views=range(1, 4), seed=3, workers=1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def labelled_faces_of() -> Callable[..., tuple[Any, Any, Any, Any]]:
+    """Makes a version's tables without photos: faces, photos, ids, int64 (N,), and embeddings, float32 (N, D).
+
+    Every photo shows its person in the middle, and a stranger nearer the edge; `noise` says how unlike a person is to herself.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    from store.schemas import VERSION_FACES, VERSION_PHOTOS
+
+    def make(photos_of: dict[str, int], *, noise: float = 1.0, dimension: int = 16, seed: int = 0) -> Any:
+        rng = np.random.default_rng(seed)
+        photos, faces, vectors = [], [], []
+        for person, n in photos_of.items():
+            her = rng.normal(size=dimension)
+            for number in range(n):
+                sha256 = hashlib.sha256(f"{person} {number} {seed}".encode()).hexdigest()
+                uri = f"/photos/{person}/{number}.jpg"
+                photo = {"uri": uri, "size": 9, "photo_sha256": sha256, "shard": "0" * 32, "status": "indexed"}
+                photos.append(photo | {"label": person, "width": 100, "height": 100, "num_faces": 2})
+                for box, vector in (
+                    ((30, 30, 70, 70), her + noise * rng.normal(size=dimension)),
+                    ((0, 0, 20, 20), rng.normal(size=dimension)),
+                ):
+                    identity = int(rng.integers(2**62))
+                    shown = {"photo_sha256": sha256, "uri": uri, "uris": [uri], "score": 0.9, "shard": "0" * 32}
+                    faces.append(shown | {"face_id": identity, "box": box, "label": person})
+                    vectors.append(vector / np.linalg.norm(vector))
+        order = np.argsort([face["face_id"] for face in faces])
+        tables = (
+            pa.Table.from_pylist([{n: row.get(n) for n in schema.names} for row in rows], schema=schema)
+            for rows, schema in (([faces[at] for at in order], VERSION_FACES), (photos, VERSION_PHOTOS))
+        )
+        ids = np.array([faces[at]["face_id"] for at in order], np.int64)
+        return *tables, ids, np.array(vectors, np.float32)[order]
+
+    return make
 
 
 def free_port() -> int:

@@ -1,5 +1,8 @@
+import math
+
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from models.calibration import calibration_error, fit_beta, posterior, reliability
 from models.same_person import CELLS, LabelledPairs, calibrate, cell_cosines, count_cells, false_accept_table, grade
@@ -14,18 +17,39 @@ def drawn(seed: int, pairs: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
 def test_newton_finds_what_no_small_step_betters() -> None:
     same, different = drawn(0, 500)
     fitted = fit_beta(same, different)
-    x = np.concatenate([(1 + same) / 2, (1 + different) / 2])
-    sign = np.where(np.arange(len(x)) < len(same), 1, -1)
 
-    def loss(rise: float, fall: float, shift: float) -> float:
-        z = rise * np.log(x) - fall * np.log1p(-x) + shift
-        return float(np.logaddexp(0, -sign * z).mean())
+    def ratio(cosine: float, rise: float, fall: float, shift: float) -> float:
+        return rise * math.log((1 + cosine) / 2) - fall * math.log((1 - cosine) / 2) + shift
+
+    def loss(*parameters: float) -> float:
+        total = 0.0
+        for prior in (0.5, 0.01, 0.0001):
+            odds = math.log(prior / (1 - prior))
+            mine = sum(math.log1p(math.exp(-ratio(c, *parameters) - odds)) for c in same) * prior / len(same)
+            mine += (
+                sum(math.log1p(math.exp(ratio(c, *parameters) + odds)) for c in different)
+                * (1 - prior)
+                / len(different)
+            )
+            total += mine / -(prior * math.log(prior) + (1 - prior) * math.log(1 - prior))
+        return total
 
     best = loss(fitted.rise, fitted.fall, fitted.shift)
     for step in (-0.02, 0.02):
         assert loss(max(fitted.rise + step, 0), fitted.fall, fitted.shift) >= best - 1e-9
         assert loss(fitted.rise, max(fitted.fall + step, 0), fitted.shift) >= best - 1e-9
         assert loss(fitted.rise, fitted.fall, fitted.shift + step) >= best - 1e-9
+
+
+def test_at_even_odds_it_is_the_logistic_regression_that_scikit_learn_finds() -> None:
+    same, different = drawn(8, 2_000)
+    fitted = fit_beta(same, different[:1_500], priors=(0.5,))
+    x = (1 + np.concatenate([same, different[:1_500]])) / 2
+    truth = np.arange(len(x)) < len(same)
+    peer = LogisticRegression(C=np.inf, tol=1e-10, class_weight="balanced", max_iter=1_000)
+    peer.fit(np.stack([np.log(x), -np.log1p(-x)], axis=1), truth)
+    assert [fitted.rise, fitted.fall] == pytest.approx(peer.coef_[0].tolist(), abs=1e-3)
+    assert fitted.shift == pytest.approx(float(peer.intercept_[0]), abs=1e-3)
 
 
 def test_probabilities_of_pairs_it_was_not_fitted_on_come_true() -> None:
