@@ -51,8 +51,8 @@ def load_encoder(
     Args:
         card: its architecture is "onnx" or one of `models.architectures`.
         weights: an ONNX file's bytes for "onnx", a safetensors file's for the others.
-        device: "cpu", where the project's own networks run on OpenVINO in float32 and, where a network allows it and the
-            processor can, some of its convolutions in bfloat16; or "cuda", where they run in torch in half precision.
+        device: "cpu", where the project's own networks run on OpenVINO, see `processor_network`; or "cuda", where they run in
+            torch in half precision.
         threads: threads within one operation, on the processor.
         full_precision: everything in float32 on the processor.
 
@@ -123,14 +123,11 @@ def _own_network(
 
         return CudaNetwork(network, spec, device=device), CHUNK_FACES_GPU
     try:
-        from models.openvino_network import OpenVinoNetwork  # noqa: PLC0415
+        from models.processor_network import processor_network  # noqa: PLC0415
     except ImportError:  # there is no OpenVINO for every processor and every Python
         on_torch = TorchNetwork(network, threads=threads)
         return lambda faces_NHWC: on_torch(torch.from_numpy(preprocess_faces(faces_NHWC, spec))), CHUNK_FACES
-    layers = () if full_precision else network.bfloat16_layers
-    on_openvino = OpenVinoNetwork(
-        network, height=spec.height, width=spec.width, threads=threads, bfloat16_layers=layers
-    )
+    on_openvino = processor_network(network, spec, threads=threads, full_precision=full_precision)
     return lambda faces_NHWC: on_openvino(preprocess_faces(faces_NHWC, spec)), CHUNK_FACES
 
 
