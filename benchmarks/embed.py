@@ -2,7 +2,8 @@
 
     python -m benchmarks.embed [--photos DIR] [--count N] [--device cuda] [--quick] [--json]
 
-1. Equality: the cosine of both sides' embeddings of each face, and whether each face has the same ten nearest neighbours.
+1. Equality: the cosine of both sides' embeddings of each face, and whether each face has the same ten nearest neighbours; as
+   lookalike computes by itself and, on the processor, in float32 throughout; and how many convolutions were in bfloat16.
 2. Speed: both embed the same uint8 faces, preprocessing included, in turns; batches of 1, 32 and 64, one thread and two;
    CPU seconds and wall. On a GPU batches of 64 and 256; there the peer is in float32 as its users run it.
 3. Loading: seconds from weights in memory to the first embedding.
@@ -42,6 +43,7 @@ from models.mtcnn.cascade import CascadeSettings, detect_faces_in_batch
 from models.mtcnn.nets import load_cascade_nets
 from models.portraits import draw_person, draw_portrait
 from models.preprocess import preprocess_faces
+from models.processor_network import processor_network
 from models.published import PUBLISHED_CARDS
 from models.torch_encoder import TorchNetwork, read_network
 
@@ -169,8 +171,12 @@ def _equality(faces_NHWC: UInt8Array, card: EncoderCard, weights: bytes, *, devi
     batches = np.array_split(faces_NHWC, -(-len(faces_NHWC) // 32))
     with full_precision():
         exact_ND = np.concatenate([peer(batch) for batch in batches])
-    row = _agreement(exact_ND, own.embed(faces_NHWC))
-    if device != "cpu":
+    row: Row = {"equality": _agreement(exact_ND, own.embed(faces_NHWC))}
+    if device == "cpu":
+        exact = load_encoder(card, weights, full_precision=True)
+        row["float32"] = _agreement(exact_ND, exact.embed(faces_NHWC))
+        row["bfloat16_convolutions"] = processor_network(read_network(weights, card), card.input).bfloat16_convolutions
+    else:
         row["peer_as_it_runs"] = _agreement(exact_ND, np.concatenate([peer(batch) for batch in batches]))
     return row
 

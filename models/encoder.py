@@ -43,15 +43,18 @@ class Encoder(Protocol):
         """
 
 
-def load_encoder(card: EncoderCard, weights: bytes, *, device: str = "cpu", threads: int = 1) -> Encoder:
+def load_encoder(
+    card: EncoderCard, weights: bytes, *, device: str = "cpu", threads: int = 1, full_precision: bool = False
+) -> Encoder:
     """The encoder that a card and its weights describe.
 
     Args:
         card: its architecture is "onnx" or one of `models.architectures`.
         weights: an ONNX file's bytes for "onnx", a safetensors file's for the others.
-        device: "cpu", where the project's own networks run in float32 on OpenVINO; or "cuda", where they run in torch in half
-            precision.
+        device: "cpu", where the project's own networks run on OpenVINO, see `processor_network`; or "cuda", where they run in
+            torch in half precision.
         threads: threads within one operation, on the processor.
+        full_precision: everything in float32 on the processor.
 
     Raises:
         EncoderError: the weights are not those the card names, do not fit it, its architecture is unknown, or there is no
@@ -62,7 +65,7 @@ def load_encoder(card: EncoderCard, weights: bytes, *, device: str = "cpu", thre
             f"weights of {card.name or card.architecture}: got sha256 {got}, wanted {card.sha256} after the card; "
             "the file is damaged or another one: fetch it again"
         )
-    network, chunk = _network(card, weights, device=device, threads=threads)
+    network, chunk = _network(card, weights, device=device, threads=threads, full_precision=full_precision)
     return _CardEncoder(card, network, chunk=chunk)
 
 
@@ -88,17 +91,21 @@ def unit_rows(vectors_ND: NDArray[np.float32], *, first: int = 0) -> NDArray[np.
     return unit
 
 
-def _network(card: EncoderCard, weights: bytes, *, device: str, threads: int) -> tuple[Network, int]:
+def _network(
+    card: EncoderCard, weights: bytes, *, device: str, threads: int, full_precision: bool
+) -> tuple[Network, int]:
     """The network, and how many faces it is given at most."""
     if card.architecture == "onnx":  # torch, slow to import, is not needed
         from models.onnx_encoder import OnnxNetwork  # noqa: PLC0415
 
         on_onnx = OnnxNetwork(weights, card, device=device, threads=threads)
         return lambda faces_NHWC: on_onnx(preprocess_faces(faces_NHWC, card.input)), CHUNK_FACES
-    return _own_network(card, weights, device=device, threads=threads)
+    return _own_network(card, weights, device=device, threads=threads, full_precision=full_precision)
 
 
-def _own_network(card: EncoderCard, weights: bytes, *, device: str, threads: int) -> tuple[Network, int]:
+def _own_network(
+    card: EncoderCard, weights: bytes, *, device: str, threads: int, full_precision: bool
+) -> tuple[Network, int]:
     """One of this project's networks, on OpenVINO or in torch, and how many faces it is given at most."""
     import torch  # noqa: PLC0415
 
@@ -116,11 +123,11 @@ def _own_network(card: EncoderCard, weights: bytes, *, device: str, threads: int
 
         return CudaNetwork(network, spec, device=device), CHUNK_FACES_GPU
     try:
-        from models.openvino_network import OpenVinoNetwork  # noqa: PLC0415
+        from models.processor_network import processor_network  # noqa: PLC0415
     except ImportError:  # there is no OpenVINO for every processor and every Python
         on_torch = TorchNetwork(network, threads=threads)
         return lambda faces_NHWC: on_torch(torch.from_numpy(preprocess_faces(faces_NHWC, spec))), CHUNK_FACES
-    on_openvino = OpenVinoNetwork(network, height=spec.height, width=spec.width, threads=threads)
+    on_openvino = processor_network(network, spec, threads=threads, full_precision=full_precision)
     return lambda faces_NHWC: on_openvino(preprocess_faces(faces_NHWC, spec)), CHUNK_FACES
 
 

@@ -59,7 +59,7 @@ def fuse_relu(network: fx.GraphModule) -> fx.GraphModule:
     """
     for node in list(network.graph.nodes):
         if _is_relu(network, node) and (found := _behind(network, node.args[0])):
-            name = f"{found.conv.target}".replace(".", "_") + "_relu"
+            name = f"{found.conv.target}_relu"
             network.add_submodule(name, ConvRelu(network.get_submodule(str(found.conv.target)), scale=found.scale))  # type: ignore[arg-type]
             taken = (found.conv.args[0],) if found.added is None else (found.conv.args[0], found.added)
             with network.graph.inserting_before(node):

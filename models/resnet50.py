@@ -69,6 +69,7 @@ class ResNet50(nn.Module):
 
     smallest_input_px: ClassVar[int] = 32
     published_classifier: ClassVar[str] = "fc."
+    bfloat16_layers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, dimension: int = POOLED_DIMENSION) -> None:
         super().__init__()
