@@ -3,52 +3,25 @@
 import os
 import socket
 import tempfile
-from asyncio import TimerHandle
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.supervisors import Multiprocess
 
-from app.service.application import create_app
+from app.service.audit import Audit
+from app.service.hurried import HurriedProtocol
 from app.service.metrics import MULTIPROCESS_VARIABLE
 from app.service.settings import ServiceSettings, is_loopback
 from app.service.tokens import read_tokens
 from store.errors import LookalikeError
+from store.layout import open_store
 
-__all__ = ["HurriedProtocol", "check_settings", "serve", "uvicorn_config"]
+__all__ = ["check_settings", "serve", "uvicorn_config"]
 
-_HEAD_S = 10.0
 _CONNECTIONS = 512
 _DRAIN_S = 30
-
-
-class HurriedProtocol(H11Protocol):
-    """HTTP/1.1 that closes a connection whose request line and headers do not come within ten seconds."""
-
-    _late: TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        """Start the clock."""
-        super().connection_made(transport)
-        self._late = self.loop.call_later(_HEAD_S, transport.close)
-
-    def data_received(self, data: bytes) -> None:
-        """Stop it while a request is answered, and start it again for the next one's headers."""
-        super().data_received(data)
-        busy = self.cycle is not None and not self.cycle.response_complete
-        if busy and self._late is not None:
-            self._late.cancel()
-            self._late = None
-        elif not busy and self._late is None:
-            self._late = self.loop.call_later(_HEAD_S, self.transport.close)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-        super().connection_lost(exc)
+_SILENT_S = 30
 
 
 class _Server(uvicorn.Server):
@@ -58,6 +31,16 @@ class _Server(uvicorn.Server):
         """Stop; at once when told a second time."""
         self.force_exit = self.should_exit
         self.should_exit = True
+
+
+class _Workers(Multiprocess):
+    """Worker processes, each replaced when it dies."""
+
+    def keep_subprocess_alive(self) -> None:
+        """Look whether all answer. Our end of what a worker answers through is closed, so that one's death is heard at once."""
+        for process in self.processes:
+            process.child_conn.close()
+        super().keep_subprocess_alive()
 
 
 def check_settings(settings: ServiceSettings) -> None:
@@ -85,16 +68,17 @@ def serve(settings: ServiceSettings, *, listener: socket.socket) -> None:
     """
     check_settings(settings)
     if settings.workers == 1:
+        from app.service.application import create_app  # noqa: PLC0415
+
         _Server(uvicorn_config(create_app(settings), settings)).run(sockets=[listener])
         return
-    from uvicorn.supervisors import Multiprocess  # noqa: PLC0415
-
-    create_app(settings)  # whatever refuses to start refuses here, in words
+    open_store(settings.store)  # whatever refuses to start refuses here, in words, and not in each worker
+    Audit(settings.audit).close()
     settings.to_environment()
     with tempfile.TemporaryDirectory(prefix="lookalike-counts-") as counts:
         os.environ[MULTIPROCESS_VARIABLE] = counts
         config = uvicorn_config("app.service.application:from_environment", settings)
-        Multiprocess(config, [listener]).run()
+        _Workers(config, [listener]).run()
 
 
 def uvicorn_config(app: Any, settings: ServiceSettings) -> uvicorn.Config:
@@ -115,5 +99,6 @@ def uvicorn_config(app: Any, settings: ServiceSettings) -> uvicorn.Config:
         limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=_DRAIN_S,
+        timeout_worker_healthcheck=_SILENT_S,  # a worker is silent while it loads the nets, and would be killed in a loop
         h11_max_incomplete_event_size=16_384,
     )

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.service import running as running_module
+from app.service import hurried
 from app.service.settings import ServiceSettings
 
 _MIB = 2**20
@@ -105,7 +105,7 @@ def _timed(service: Any, photo: Path) -> float:
 
 
 def test_headers_that_do_not_come_are_not_waited_for(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running_module, "_HEAD_S", 0.3)
+    monkeypatch.setattr(hurried, "_HEAD_S", 0.3)
     with connection(small) as silent, connection(small) as dripping:
         dripping.sendall(b"POST /api/search HTTP/1.1\r\nHo")
         started = time.monotonic()
