@@ -107,8 +107,8 @@ def _live(run: Callable[[], Any], told: int, waits: int | None) -> None:
 def _read_all(descriptor: int, deadline: float) -> tuple[bytes, bool]:
     said = b""
     while True:
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+        left = max(0.0, deadline - time.monotonic())  # what was said in time counts, though this process was stopped meanwhile
+        if not select.select([descriptor], [], [], left)[0]:
             return said, True
         if not (piece := os.read(descriptor, 65536)):
             return said, False
