@@ -23,7 +23,7 @@ from benchmarks.faults.fault import Fault
 from benchmarks.faults.progress import Progress, code_digest
 from benchmarks.faults.report import TWIN, as_markdown, summaries, write_figures
 
-__all__ = ["main"]
+__all__ = ["main", "run_fault"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         range(len(faults), 0, -1), faults, strict=True
     ):  # what one leaves of its share, the others get
         share = None if until is None else time.monotonic() + (until - time.monotonic()) / left
-        planned[fault.name] = _run(fault, bench, progress, long=args.long, until=share)
+        planned[fault.name] = run_fault(fault, bench, progress, long=args.long, until=share)
     rows = summaries(faults, progress, planned)
     for row in rows:
         _print(row)
@@ -69,7 +69,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run(fault: Fault, bench: Bench, progress: Progress, *, long: bool, until: float | None) -> int | None:
+def run_fault(fault: Fault, bench: Bench, progress: Progress, *, long: bool, until: float | None) -> int | None:
     """Run what is missing; how many trials there are to be, None where that cannot be said."""
     shutil.rmtree(bench.work / "trials", ignore_errors=True)
     try:

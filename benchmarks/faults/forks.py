@@ -107,8 +107,9 @@ def _live(run: Callable[[], Any], told: int, waits: int | None) -> None:
 def _read_all(descriptor: int, deadline: float) -> tuple[bytes, bool]:
     said = b""
     while True:
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+        # What was said counts, though this process may have been stopped past its deadline meanwhile.
+        left = max(0.0, deadline - time.monotonic())
+        if not select.select([descriptor], [], [], left)[0]:
             return said, True
         if not (piece := os.read(descriptor, 65536)):
             return said, False

@@ -12,7 +12,7 @@ from models.encoder import Encoder, load_encoder
 from models.encoder_error import EncoderError
 from models.published import PUBLISHED_CARDS
 from store.encoders import add_encoder, encoder_in_use, read_card, read_encoder, stored_encoders
-from store.errors import EncoderUnknownError
+from store.errors import ArtifactError, EncoderUnknownError
 from store.fingerprints import sha256_hex
 from store.layout import open_store
 from store.storage import Storage
@@ -75,9 +75,15 @@ def load_stored_encoder(storage: Storage, encoder: str, *, device: str = "cpu", 
 
     Raises:
         EncoderUnknownError: the store holds none of that id.
+        ArtifactError: its card or its weights are not those that the id names.
     """
-    stored = read_encoder(storage, encoder)
-    card = parse_card(stored.card, where=f"{storage.uri}/encoders/{encoder}/card.json")
+    stored, where = read_encoder(storage, encoder), f"{storage.uri}/encoders/{encoder}/card.json"
+    card = parse_card(stored.card, where=where)
+    if (got := encoder_id(card)) != encoder:
+        raise ArtifactError(
+            f"{where} was damaged or changed: it describes the encoder {got}, in the folder of {encoder}; nothing is embedded "
+            "with it. Restore the card, or move it and its weights out of the store and build with the encoder's file again"
+        )
     return load_encoder(card, stored.weights, device=device, threads=threads)
 
 

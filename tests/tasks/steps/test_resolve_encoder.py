@@ -16,7 +16,7 @@ from models.card import encoder_id, parse_card
 from models.inception_resnet_v1 import InceptionResnetV1
 from models.resnet50 import ResNet50
 from store.encoders import promote_encoder, read_encoder, stored_encoders
-from store.errors import EncoderUnknownError
+from store.errors import ArtifactError, EncoderUnknownError
 from store.fingerprints import sha256_hex
 from store.layout import open_store
 from store.weights import MIRROR
@@ -53,6 +53,18 @@ def test_an_encoder_of_the_store_is_found_by_its_id_and_can_embed(builder: Any) 
     net = load_stored_encoder(open_store(builder.store), ref.id)
     assert net.card.dimension == ref.dimension == 32
     assert encoder_id(net.card) == ref.id
+
+
+def test_a_card_that_was_changed_in_the_store_is_not_embedded_with(builder: Any) -> None:
+    card = Path(builder.store, "encoders", builder.encoder.id, "card.json")
+    document = json.loads(card.read_text())
+    card.write_text(json.dumps(document | {"mirror_average": not document["mirror_average"]}))
+    with pytest.raises(
+        ArtifactError, match=f"card.json was damaged or changed: .* in the folder of {builder.encoder.id}"
+    ):
+        load_stored_encoder(open_store(builder.store), builder.encoder.id)
+    card.write_text(json.dumps(document | {"source": "elsewhere"}))  # nothing that an embedding depends on
+    assert load_stored_encoder(open_store(builder.store), builder.encoder.id).card.source == "elsewhere"
 
 
 def test_nothing_asked_for_takes_the_promoted_one_else_the_version_s_else_the_published_one(
