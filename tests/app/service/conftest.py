@@ -194,7 +194,7 @@ def own_gallery(gallery: Gallery, make_gallery: Callable[[list[Path]], Gallery])
     return make_gallery(gallery.files()[:9])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def service(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The gallery, served without tokens."""
     audit = tmp_path_factory.mktemp("audit") / "audit.jsonl"
