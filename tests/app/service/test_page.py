@@ -3,6 +3,8 @@
 import io
 import os
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,19 +113,25 @@ def test_the_least_score_and_the_filters_narrow_what_is_shown_and_a_link_shows_t
     page.locator(FIRST).wait_for()
 
 
-def test_a_version_is_chosen_and_one_that_is_not_there_says_so(
-    gallery: Any, own_gallery: Any, serving: Any, open_page: Any
+def test_a_version_and_a_source_are_chosen_and_a_version_that_is_not_there_says_so(
+    gallery: Any, own_gallery: Any, serving: Any, open_page: Any, tmp_path: Path
 ) -> None:
-    for file in gallery.files()[9:15]:
-        shutil.copytree(file.parent, own_gallery.photos / file.parent.name, dirs_exist_ok=True)
-    assert own_gallery.build() == 2
+    more = replace(own_gallery, photos=tmp_path / "more")
+    for folder in {file.parent for file in gallery.files()[9:15]}:
+        shutil.copytree(folder, more.photos / folder.name)
+    assert more.build() == 2
     with serving(ServiceSettings(store=own_gallery.store, audit=os.devnull)) as running:
         page = open_page(running.url, allowed="Failed to load resource")
         ask(page, own_gallery.files()[0])
-        assert "of version 2" in page.locator("#said").inner_text()
+        page.locator("#said", has_text="15 faces of version 2").wait_for()
+        page.locator("#filters summary").click()
+        page.locator("#source").select_option(label="more")
+        page.locator("#said", has_text="6 matches among 6 faces of version 2").wait_for()
+        page.locator("#clear").click()
         page.locator("#version").select_option("1")
         page.locator("#said", has_text="9 faces of version 1").wait_for()
         assert page.url.endswith("#version=1")
+        assert not page.locator("#source").is_visible()
         page.goto(f"{running.url}/#version=7&face=1")
         page.locator("#nothing-said", has_text="7").wait_for()
         page.locator("#nothing-do", has_text="Ask the current version").click()
