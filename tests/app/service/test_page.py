@@ -264,3 +264,20 @@ def test_the_photo_comes_up_when_the_mouse_rests_and_nothing_jumps(service: Any,
     page.locator("#matches li:nth-child(2) a").click()
     page.locator(".caption").wait_for()
     assert page.evaluate("() => window.jumps") < 0.05  # Core Web Vitals call 0.1 good
+
+
+def test_a_photo_is_taken_with_the_computer_s_camera_which_is_let_go_then(
+    service: Any, gallery: Any, chromium: Any, open_page: Any, tmp_path: Path
+) -> None:
+    photo, seen = gallery.files()[0], tmp_path / "seen.mjpeg"
+    seen.write_bytes(photo.read_bytes() * 3)
+    camera = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
+    page = open_page(service.url, of=chromium(*camera, f"--use-file-for-fake-video-capture={seen}"))
+    page.locator("#snap").click()
+    page.locator("#finder-said", has_text="Nothing is sent before you take the photo.").wait_for()
+    assert clean(page) == []
+    page.locator("#take").click()
+    page.locator(FIRST).wait_for()
+    assert page.locator(f"{FIRST} .name").text_content() == photo.parent.name
+    assert page.locator("#stage button.box").count() == 1
+    assert page.evaluate("() => document.querySelector('#live').srcObject") is None
