@@ -1,5 +1,6 @@
 """The page as people use it, in real Chromium."""
 
+import base64
 import io
 import os
 import shutil
@@ -152,12 +153,33 @@ def test_each_face_of_a_group_photo_is_answered_on_its_own(service: Any, gallery
         assert [box.get_attribute("aria-pressed") for box in boxes.all()] == [str(m == n).lower() for m in range(2)]
 
 
-def test_troubles_are_told_in_a_sentence_and_can_be_tried_again(service: Any, gallery: Any, open_page: Any) -> None:
+GIVE = """([kind, jpeg]) => {
+    const given = new DataTransfer();
+    given.items.add(new File([Uint8Array.from(atob(jpeg), (c) => c.charCodeAt(0))], "x.jpg", { type: "image/jpeg" }));
+    document.body.dispatchEvent(kind === "drop" ? new DragEvent("drop", { dataTransfer: given, bubbles: true, cancelable: true })
+        : new ClipboardEvent("paste", { clipboardData: given, bubbles: true }));
+}"""
+
+
+def test_a_photo_is_dropped_or_pasted(service: Any, gallery: Any, open_page: Any) -> None:
+    page = open_page(service.url)
+    for kind, photo in zip(("drop", "paste"), gallery.files()[::3], strict=False):
+        page.evaluate(GIVE, [kind, base64.b64encode(photo.read_bytes()).decode()])
+        page.locator(f"{FIRST} .name", has_text=photo.parent.name).wait_for()
+
+
+def test_troubles_are_told_in_a_sentence_and_can_be_tried_again(
+    service: Any, gallery: Any, open_page: Any, tmp_path: Path
+) -> None:
     page = open_page(service.url, allowed="Failed to load resource")
     page.set_input_files("#photo", {"name": "no.jpg", "mimeType": "image/jpeg", "buffer": b"no picture"})
     page.locator("#nothing-said", has_text="The photo cannot be asked with").wait_for()
     page.set_input_files("#photo", as_file(Image.new("RGB", (320, 240))))
     page.locator("#nothing-said", has_text="No face was found in the photo").wait_for()
+    with (tmp_path / "large.jpg").open("wb") as large:
+        large.truncate(65 * 2**20)
+    page.set_input_files("#photo", large.name)
+    page.locator("#nothing-said", has_text="The photo has 65 MiB, the service takes 63.").wait_for()
     page.route("**/api/search", lambda route: route.abort())
     page.set_input_files("#photo", str(gallery.files()[0]))
     page.locator("#nothing-said", has_text="The service does not answer. Is it still running?").wait_for()
