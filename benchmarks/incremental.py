@@ -40,7 +40,7 @@ from tasks.steps.resolve_encoder import EncoderRef
 from tasks.steps.train_encoder import NetworkSettings, new_encoder
 from tasks.steps.write_index import write_index
 
-__all__ = ["commit_drawn", "main", "measure_builds", "measure_sizes"]
+__all__ = ["commit_drawn", "list_drawn", "main", "measure_builds", "measure_sizes"]
 
 Row = dict[str, Any]
 _SOURCE = "/drawn"
@@ -125,7 +125,7 @@ def _step(step: str, store: str, name: str, photos: int, dimension: int) -> Row:
     """One step in this process: its seconds, and the memory at its peak over that before it."""
     encoder = EncoderRef(id="e" * 32, name="drawn", dimension=dimension)
     storage = open_store(store, create=True)
-    listed = _listed(storage, photos + (photos // 100 if name == "one_percent" else 0))
+    listed = list_drawn(storage, photos + (photos // 100 if name == "one_percent" else 0))
     before = _peak_mib()
     started = time.perf_counter()
     plan = plan_build(listed, store=store, contract=Contract(), encoder=encoder.id, may_compact=True)
@@ -144,7 +144,7 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _listed(storage: Storage, photos: int) -> ListedSource:
+def list_drawn(storage: Storage, photos: int) -> ListedSource:
     """A listing of photos that nobody has; the new ones lie between the others."""
     numbers = np.arange(photos)
     table = pa.table(

@@ -1,4 +1,5 @@
 // The page: a photo or a known face is asked about, and the answer is shown. The address has the view (view.js), never the photo.
+import { offerCamera } from "./camera.js";
 import { byId, make, many } from "./elements.js";
 import { offer, onFilters, showFilters, showLevels } from "./filters.js";
 import { dropMatches, filterByScore, hidePeek, showMatches } from "./results.js";
@@ -96,14 +97,17 @@ function startOver(isLost) {
   byId("said").textContent = isLost ? "The photo was not kept. Pick it again." : "Nothing was asked yet.";
 }
 
-async function ask() {
+// What is shown stays until there is more of the same, and goes at once when something else is asked.
+async function ask({ isMore = false } = {}) {
   const mine = ++asked;
   const isStill = () => mine === asked;
-  answer = null;
   byId("said").textContent = "Looking…";
-  showAnswer();
-  byId("waiting").replaceChildren(...Array.from({ length: 12 }, () => make("li")));
-  byId("waiting").hidden = false;
+  if (!isMore) {
+    answer = null;
+    showAnswer();
+    byId("waiting").replaceChildren(...Array.from({ length: 12 }, () => make("li")));
+    byId("waiting").hidden = false;
+  }
   setBusy(true);
   try {
     checkSize(question);
@@ -139,7 +143,7 @@ function showTrouble(error) {
   if (error.status === 404 && view.version) return showNothing(error.message, "Ask the current version", () => change({ version: "" }), true);
   if (error.status === 422 && (view.labels.length || view.source)) return showNothing(error.message, "Clear all filters", showAll, true);
   if (error.status === 422 && question instanceof Blob) return showNothing(error.message, "Pick another photo", () => byId("photo").click(), true);
-  return showNothing(error.message, "Try again", ask, true);
+  return showNothing(error.message, "Try again", () => ask(), true);
 }
 
 function showAll() {
@@ -168,7 +172,7 @@ function showAnswer() {
   showMatches(answer, chosen);
   byId("before").disabled = chosen === 0;
   byId("after").disabled = chosen === answer.faces.length - 1;
-  byId("more").hidden = nextK() === null || face.matches.length < view.k;
+  byId("more").hidden = nextK() === null || face.matches.length < view.k || face.matches.length >= answer.searched;
   if (face.face_id) byId("link").href = addressOf({ face: face.face_id, version: String(answer.version) });
   const notes = [...answer.warnings];
   if (!answer.calibrated) notes.push("This version is uncalibrated: a score says how alike two faces look to the encoder, not how likely they are one person.");
@@ -201,12 +205,12 @@ function showNothing(sentence, action, act, isBad = false) {
 }
 
 // Other options for the same question.
-function change(changes) {
+function change(changes, { isMore = false } = {}) {
   Object.assign(view, changes);
   history.replaceState(history.state, "", location.pathname + addressOf());
   showFilters();
   if (known) showVersions();
-  if (question) ask();
+  if (question) ask({ isMore });
 }
 
 // ---- signing in and out
@@ -248,6 +252,10 @@ byId("leave").addEventListener("click", async () => {
 
 // ---- what people do
 
+offerCamera((photo) => {
+  chosen = 0;
+  askPhoto(photo);
+});
 for (const name of ["photo", "camera"])
   byId(name).addEventListener("change", (event) => {
     chosen = 0;
@@ -292,7 +300,7 @@ byId("least").addEventListener("input", () => {
 });
 byId("least").addEventListener("change", () => history.replaceState(history.state, "", location.pathname + addressOf()));
 byId("version").addEventListener("change", () => change({ version: isNumber(byId("version").value) ? byId("version").value : "" }));
-byId("more").addEventListener("click", () => change({ k: nextK() }));
+byId("more").addEventListener("click", () => change({ k: nextK() }, { isMore: true }));
 onFilters(() => change({}));
 addEventListener("popstate", () => {
   chosen = 0;

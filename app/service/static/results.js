@@ -51,7 +51,7 @@ function card(match, at) {
   thumb.addEventListener("pointerleave", hidePeek);
   const text = make("div", { kind: "text" }, named(nameOf(match), "name"));
   if (match.label !== null) text.append(make("small", {}, named(match.photo_name.split("/").at(-1))));
-  text.append(...sureness(match), make("a", { text: "Find this one", href: "#" }));
+  text.append(...sureness(match), make("a", { text: "Find this one", href: "#", "aria-label": `Find this one, ${nameOf(match)}` }));
   return make("li", {}, thumb, text);
 }
 

@@ -152,24 +152,32 @@ def make_gallery(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """Debian's Chromium, driven by Playwright."""
+def chromium() -> Iterator[Callable[..., Any]]:
+    """Starts Debian's Chromium, driven by Playwright."""
     if not Path(CHROMIUM).exists():
         pytest.skip("Debian's chromium is not installed")
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [])
-        yield browser
-        browser.close()
+        yield lambda *more: driver.chromium.launch(executable_path=CHROMIUM, args=[*arguments, *more])
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Callable[..., Any]) -> Iterator[Any]:
+    """One that tests share."""
+    with contextlib.closing(chromium()) as started:
+        yield started
 
 
 @pytest.fixture
-def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """Opens tabs; whatever the browser complains of in one (errors, blocked scripts, dialogs) fails the test."""
     complaints: list[str] = []
     contexts: list[Any] = []
 
-    def open_one(url: str, *, width: int = 1200, allowed: str = "no complaint", **settings: Any) -> Any:
-        context = chromium.new_context(viewport={"width": width, "height": 800}, **settings)
+    def open_one(
+        url: str, *, width: int = 1200, allowed: str = "no complaint", of: Any = browser, **settings: Any
+    ) -> Any:
+        context = of.new_context(viewport={"width": width, "height": 800}, **settings)
         context.set_default_timeout(30_000)
         contexts.append(context)
         page = context.new_page()

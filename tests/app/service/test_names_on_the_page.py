@@ -92,7 +92,11 @@ CARDS = """() => [...document.querySelectorAll('#matches li')].map((card) => [ca
 def test_512_names_are_shown_as_they_are_and_none_of_them_runs(named: Any, open_page: Any) -> None:
     service, pairs, face_id = named
     assert len({*itertools.chain(*pairs)}) == 512
-    page = open_page(service.url)
+    page = open_page(f"{service.url}/#face={face_id}")
+    page.locator("#said", has_text="24 matches among 256 faces").wait_for()
+    page.locator("#more").click()
+    page.locator("#said", has_text="48 matches among 256 faces").wait_for()
+    assert page.url.endswith("&k=48")
     shown: list[tuple[str, str]] = []
     for day in (1, 2):
         page.goto(f"{service.url}/#face={face_id}&k=200&from=1971-01-0{day}&to=1971-01-0{day}")

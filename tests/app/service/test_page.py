@@ -1,8 +1,11 @@
 """The page as people use it, in real Chromium."""
 
+import base64
 import io
 import os
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,19 +114,25 @@ def test_the_least_score_and_the_filters_narrow_what_is_shown_and_a_link_shows_t
     page.locator(FIRST).wait_for()
 
 
-def test_a_version_is_chosen_and_one_that_is_not_there_says_so(
-    gallery: Any, own_gallery: Any, serving: Any, open_page: Any
+def test_a_version_and_a_source_are_chosen_and_a_version_that_is_not_there_says_so(
+    gallery: Any, own_gallery: Any, serving: Any, open_page: Any, tmp_path: Path
 ) -> None:
-    for file in gallery.files()[9:15]:
-        shutil.copytree(file.parent, own_gallery.photos / file.parent.name, dirs_exist_ok=True)
-    assert own_gallery.build() == 2
+    more = replace(own_gallery, photos=tmp_path / "more")
+    for folder in {file.parent for file in gallery.files()[9:15]}:
+        shutil.copytree(folder, more.photos / folder.name)
+    assert more.build() == 2
     with serving(ServiceSettings(store=own_gallery.store, audit=os.devnull)) as running:
         page = open_page(running.url, allowed="Failed to load resource")
         ask(page, own_gallery.files()[0])
-        assert "of version 2" in page.locator("#said").inner_text()
+        page.locator("#said", has_text="15 faces of version 2").wait_for()
+        page.locator("#filters summary").click()
+        page.locator("#source").select_option(label="more")
+        page.locator("#said", has_text="6 matches among 6 faces of version 2").wait_for()
+        page.locator("#clear").click()
         page.locator("#version").select_option("1")
         page.locator("#said", has_text="9 faces of version 1").wait_for()
         assert page.url.endswith("#version=1")
+        assert not page.locator("#source").is_visible()
         page.goto(f"{running.url}/#version=7&face=1")
         page.locator("#nothing-said", has_text="7").wait_for()
         page.locator("#nothing-do", has_text="Ask the current version").click()
@@ -144,12 +153,33 @@ def test_each_face_of_a_group_photo_is_answered_on_its_own(service: Any, gallery
         assert [box.get_attribute("aria-pressed") for box in boxes.all()] == [str(m == n).lower() for m in range(2)]
 
 
-def test_troubles_are_told_in_a_sentence_and_can_be_tried_again(service: Any, gallery: Any, open_page: Any) -> None:
+GIVE = """([kind, jpeg]) => {
+    const given = new DataTransfer();
+    given.items.add(new File([Uint8Array.from(atob(jpeg), (c) => c.charCodeAt(0))], "x.jpg", { type: "image/jpeg" }));
+    document.body.dispatchEvent(kind === "drop" ? new DragEvent("drop", { dataTransfer: given, bubbles: true, cancelable: true })
+        : new ClipboardEvent("paste", { clipboardData: given, bubbles: true }));
+}"""
+
+
+def test_a_photo_is_dropped_or_pasted(service: Any, gallery: Any, open_page: Any) -> None:
+    page = open_page(service.url)
+    for kind, photo in zip(("drop", "paste"), gallery.files()[::3], strict=False):
+        page.evaluate(GIVE, [kind, base64.b64encode(photo.read_bytes()).decode()])
+        page.locator(f"{FIRST} .name", has_text=photo.parent.name).wait_for()
+
+
+def test_troubles_are_told_in_a_sentence_and_can_be_tried_again(
+    service: Any, gallery: Any, open_page: Any, tmp_path: Path
+) -> None:
     page = open_page(service.url, allowed="Failed to load resource")
     page.set_input_files("#photo", {"name": "no.jpg", "mimeType": "image/jpeg", "buffer": b"no picture"})
     page.locator("#nothing-said", has_text="The photo cannot be asked with").wait_for()
     page.set_input_files("#photo", as_file(Image.new("RGB", (320, 240))))
     page.locator("#nothing-said", has_text="No face was found in the photo").wait_for()
+    with (tmp_path / "large.jpg").open("wb") as large:
+        large.truncate(65 * 2**20)
+    page.set_input_files("#photo", large.name)
+    page.locator("#nothing-said", has_text="The photo has 65 MiB, the service takes 63.").wait_for()
     page.route("**/api/search", lambda route: route.abort())
     page.set_input_files("#photo", str(gallery.files()[0]))
     page.locator("#nothing-said", has_text="The service does not answer. Is it still running?").wait_for()
@@ -256,3 +286,20 @@ def test_the_photo_comes_up_when_the_mouse_rests_and_nothing_jumps(service: Any,
     page.locator("#matches li:nth-child(2) a").click()
     page.locator(".caption").wait_for()
     assert page.evaluate("() => window.jumps") < 0.05  # Core Web Vitals call 0.1 good
+
+
+def test_a_photo_is_taken_with_the_computer_s_camera_which_is_let_go_then(
+    service: Any, gallery: Any, chromium: Any, open_page: Any, tmp_path: Path
+) -> None:
+    photo, seen = gallery.files()[0], tmp_path / "seen.mjpeg"
+    seen.write_bytes(photo.read_bytes() * 3)
+    camera = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
+    page = open_page(service.url, of=chromium(*camera, f"--use-file-for-fake-video-capture={seen}"))
+    page.locator("#snap").click()
+    page.locator("#finder-said", has_text="Nothing is sent before you take the photo.").wait_for()
+    assert clean(page) == []
+    page.locator("#take").click()
+    page.locator(FIRST).wait_for()
+    assert page.locator(f"{FIRST} .name").text_content() == photo.parent.name
+    assert page.locator("#stage button.box").count() == 1
+    assert page.evaluate("() => document.querySelector('#live').srcObject") is None

@@ -1,0 +1,244 @@
+"""What a query to `lookalike serve` costs, and what becomes of many at once.
+
+    python -m benchmarks.serve [--faces 5000 100000] [--million] [--seconds 60] [--clients 1 4 16] [--json]
+
+For each size a store is made: faces with random unit vectors of 512 dimensions, and an untrained encoder of the published
+Inception-ResNet V1's size, so that every part costs what it costs with real ones. The real command serves it from a process of its
+own. Then, over HTTP from here: one client, one query after another, a photo of 250 pixels and one of 12 megapixels, split into what
+the service says of its parts; several clients at once; and four clients while one version after another is published.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from benchmarks.incremental import commit_drawn, list_drawn
+from benchmarks.machine import describe_machine
+from store.layout import open_store
+from tasks.steps.check_version import check_version
+from tasks.steps.contract import Contract
+from tasks.steps.draw_people import draw_people
+from tasks.steps.plan_build import plan_build
+from tasks.steps.publish_version import publish_version
+from tasks.steps.resolve_encoder import resolve_encoder
+from tasks.steps.train_encoder import NetworkSettings, new_encoder
+from tasks.steps.write_index import write_index
+
+__all__ = ["main", "measure_size"]
+
+Row = dict[str, Any]
+_NETWORK = NetworkSettings(width=1.0, dimension=512, input_px=160)
+_STAGES = ("decode", "detect", "embed", "search")
+_WARM = 5
+_MORE_PHOTOS = 10
+
+
+def measure_size(faces: int, *, seconds: float, queries: int, clients: Sequence[int]) -> Row:
+    """All figures for a gallery of so many faces."""
+    with tempfile.TemporaryDirectory() as folder:
+        store, photos = str(Path(folder, "store")), _photos(Path(folder, "drawn"))
+        encoder = new_encoder(store, settings=_NETWORK)
+        started = time.perf_counter()
+        _publish(store, encoder, faces)
+        row: Row = {"faces": faces, "made_in_s": round(time.perf_counter() - started, 1)}
+        with _served(store, Path(folder)) as (url, pid):
+            row["one_by_one"] = {name: _one_by_one(url, photo, queries) for name, photo in photos.items()}
+            small = photos["250 x 250"]
+            row["at_once"] = [_at_once(url, pid, small, count=n, seconds=seconds) for n in clients]
+            with _publishing(store, encoder, faces):
+                row["while_publishing"] = _at_once(url, pid, small, count=4, seconds=seconds)
+    return row
+
+
+def _photos(folder: Path) -> dict[str, bytes]:
+    """A drawn face as a small photo, and in the middle of a photo of 12 megapixels."""
+    draw_people(folder, people=range(1), views=range(1, 2), seed=0, workers=1)
+    small = next(folder.rglob("*.jpg"))
+    with Image.open(small) as drawn:
+        noise_HWC = np.random.default_rng(0).integers(96, 160, (300, 400, 3), np.uint8)
+        large = Image.fromarray(noise_HWC).resize((4000, 3000))
+        large.paste(drawn.resize((1500, 1500)), (1250, 750))
+    sink = io.BytesIO()
+    large.save(sink, "JPEG", quality=90)
+    return {"250 x 250": small.read_bytes(), "4,000 x 3,000": sink.getvalue()}
+
+
+def _publish(store: str, encoder: str, faces: int) -> None:
+    """A version of so many drawn rows, each a photo with one face."""
+    storage, contract, ref = open_store(store, create=True), Contract(), resolve_encoder(encoder, store=store)
+    plan = plan_build(list_drawn(storage, faces), store=store, contract=contract, encoder=ref.id)
+    commit_drawn(storage, plan, ref)
+    draft = write_index(plan, store=store, contract=contract, encoder=ref)
+    publish_version(check_version(draft, store=store).draft, store=store, plan=plan)
+
+
+# The service
+
+
+@contextlib.contextmanager
+def _served(store: str, folder: Path) -> Iterator[tuple[str, int]]:
+    """The real command, ready, in a process of its own: its address and its pid."""
+    said = folder / "said"
+    command = [sys.executable, "-m", "app.cli", "serve", "--store", store, "--port", "0", "--audit", f"{folder}/audit"]
+    with said.open("wb") as out, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=out) as process:
+        try:
+            yield _ready(process, said), process.pid
+        finally:
+            process.terminate()
+
+
+def _ready(process: subprocess.Popen[bytes], said: Path) -> str:
+    while process.poll() is None:
+        if found := re.findall(r"at (http://127\.0\.0\.1:\d+)/ ", said.read_text()):
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{found[0]}/readyz", timeout=60).status_code == 200:
+                    return str(found[0])
+        time.sleep(0.1)
+    raise SystemExit(f"the service ended:\n{said.read_text()}")
+
+
+def _memory_mib(pid: int) -> float:
+    """Of a process and its children, what is not shared with files: mapped vectors are not counted."""
+    total = 0.0
+    for one in (pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
+        with contextlib.suppress(OSError):
+            kept = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{one}/status").read_text())
+            total += int(kept[1]) / 1024 if kept else 0
+    return total
+
+
+@contextlib.contextmanager
+def _publishing(store: str, encoder: str, faces: int) -> Iterator[None]:
+    """Another process publishes a version with a few photos more, and the next when that is done."""
+    command = [sys.executable, "-m", "benchmarks.serve", "--publish", store, encoder, str(faces)]
+    with subprocess.Popen(command) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+# The clients
+
+
+def _one_by_one(url: str, photo: bytes, queries: int) -> Row:
+    """Milliseconds of queries that wait for nobody, and of their parts."""
+    parts: dict[str, list[float]] = {name: [] for name in ("whole", *_STAGES)}
+    with httpx.Client(base_url=url, timeout=120) as client:
+        for n in range(_WARM + queries):
+            started = time.perf_counter()
+            answer = client.post("/api/search", files={"photo": photo}, data={"picture": "true"})
+            whole = time.perf_counter() - started
+            answer.raise_for_status()
+            if n >= _WARM:
+                for name, taken in (("whole", whole), *answer.json()["seconds"].items()):
+                    parts[name].append(1000 * taken)
+    return {name: _percentiles(values) for name, values in parts.items()}
+
+
+def _at_once(url: str, pid: int, photo: bytes, *, count: int, seconds: float) -> Row:
+    """What so many clients get, each asking again as soon as it is answered."""
+    taken: list[float] = []
+    statuses: dict[str, int] = {}
+    versions: set[int] = set()
+    memory = [_memory_mib(pid)]
+    until = time.monotonic() + seconds
+
+    def ask() -> None:
+        with httpx.Client(base_url=url, timeout=120) as client:
+            while time.monotonic() < until:
+                started = time.perf_counter()
+                try:
+                    answer = client.post("/api/search", files={"photo": photo})
+                    status = str(answer.status_code)
+                except httpx.TransportError as error:
+                    status = type(error).__name__
+                statuses[status] = statuses.get(status, 0) + 1
+                if status == "200":
+                    taken.append(1000 * (time.perf_counter() - started))
+                    versions.add(answer.json()["version"])
+
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        memory.append(_memory_mib(pid))
+        time.sleep(0.25)
+    half = len(memory) // 2
+    return {
+        "clients": count,
+        "seconds": seconds,
+        "a_second": round(len(taken) / seconds, 1),
+        "ms": _percentiles(taken),
+        "statuses": statuses,
+        "versions": len(versions),
+        "memory_mib": {"first_half": round(max(memory[:half])), "second_half": round(max(memory[half:]))},
+    }
+
+
+def _percentiles(values: list[float]) -> Row:
+    if not values:
+        return {"p50": None, "p99": None}
+    p50, p99 = np.percentile(values, [50, 99])
+    return {"p50": round(float(p50), 1), "p99": round(float(p99), 1)}
+
+
+# The command
+
+
+def _print(row: Row) -> None:
+    print(f"{row['faces']:,} faces (made in {row['made_in_s']} s)")
+    for photo, parts in row["one_by_one"].items():
+        told = "  ".join(f"{name} {ms['p50']} / {ms['p99']}" for name, ms in parts.items())
+        print(f"  one client, {photo}: ms p50 / p99: {told}")
+    for name, one in [("", row_) for row_ in row["at_once"]] + [(" while publishing", row["while_publishing"])]:
+        memory = one["memory_mib"]
+        print(
+            f"  {one['clients']} clients{name}: {one['a_second']} a second, ms {one['ms']['p50']} / {one['ms']['p99']}, "
+            f"{one['statuses']}, {one['versions']} versions, {memory['first_half']} then {memory['second_half']} MiB"
+        )
+
+
+def main() -> None:
+    """Measure, print, and with --json give one object on the last line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--faces", type=int, nargs="+", default=[5_000, 100_000], help="sizes (default: 5000 100000)")
+    parser.add_argument("--million", action="store_true", help="a million faces too; takes 8 GiB and many minutes")
+    parser.add_argument("--seconds", type=float, default=60, help="of each round of clients (default: 60)")
+    parser.add_argument("--queries", type=int, default=100, help="asked one by one of each photo (default: 100)")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="at once (default: 1 4 16)")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--publish", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.publish:
+        store, encoder, faces = args.publish
+        for more in range(1, 1_000):
+            _publish(store, encoder, int(faces) + more * _MORE_PHOTOS)
+        return
+    rows = []
+    for faces in args.faces + ([1_000_000] if args.million else []):
+        rows.append(measure_size(faces, seconds=args.seconds, queries=args.queries, clients=args.clients))
+        _print(rows[-1])
+    result = {"machine": describe_machine() | {"load": os.getloadavg()[0]}, "serve": {"rows": rows}}
+    print(f"machine: {result['machine']}")
+    if args.json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
