@@ -1,4 +1,4 @@
-"""The only place with retries, delays, caching and limits.
+"""The only place with retries, delays, caching and limits of what runs under Prefect.
 
 What computes a shard is cached under a key of its inputs, its parameters and its step's version. What lists, checks and
 publishes is never cached. Only what can heal is tried again: time-outs, throttling, 5xx and a dead child.

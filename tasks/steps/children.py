@@ -22,7 +22,7 @@ import pebble
 
 from store.errors import LookalikeError
 
-__all__ = ["ChildDiedError", "ChildrenStoppedError", "children", "gpus", "run_in_child"]
+__all__ = ["ChildDiedError", "ChildrenStoppedError", "again_after_death", "children", "gpus", "run_in_child"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -119,6 +119,26 @@ def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
     finally:
         _waiting.discard(future)
     return result
+
+
+def again_after_death(call: Callable[[], R], *, retries: int, delay_s: float = 1.0) -> R:
+    """The call's result, tried again each time that its child died, for whoever has no Prefect to do it.
+
+    Args:
+        call: waits for a child, and may be repeated.
+        retries: how often it is tried again.
+        delay_s: before the first retry; twice as long before each further one, so that memory may become free.
+
+    Raises:
+        ChildDiedError: the last child died too.
+        Exception: what the call raises otherwise, at once.
+    """
+    for number in range(retries):
+        try:
+            return call()
+        except ChildDiedError:
+            time.sleep(delay_s * 2**number)
+    return call()
 
 
 def gpus() -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from models.verification import CrossValidation, cross_validate
 from store.errors import LookalikeError
 from store.layout import open_store
 from store.refs import ArtifactRef
-from tasks.steps.children import children, run_in_child
+from tasks.steps.children import again_after_death, children, run_in_child
 from tasks.steps.contract import Contract
 from tasks.steps.embed_faces import embed_faces
 from tasks.steps.evaluation import Curve, Evaluation, Histogram, Uncovered, WrongPair
@@ -39,6 +39,7 @@ FOLD_SEED = 0
 _BINS = 50
 _CURVE_POINTS = 300
 _WRONG = 24
+_RETRIES = 3
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
@@ -160,11 +161,14 @@ def _embedding(
 
 
 def _in_threads(stage: str, calls: list[Callable[[], Any]], *, workers: int) -> list[Any]:
-    """The calls' results in their order, each waited for by a thread; after a failure no further call is begun."""
+    """The calls' results in their order, each waited for by a thread and tried again if its child died.
+
+    After a failure no further call is begun.
+    """
     report(stage, 0, len(calls))
     threads = ThreadPoolExecutor(workers)
     try:
-        futures = [threads.submit(call) for call in calls]
+        futures = [threads.submit(again_after_death, call, retries=_RETRIES) for call in calls]
         for done, future in enumerate(as_completed(futures), start=1):
             future.result()
             report(stage, done, len(calls))

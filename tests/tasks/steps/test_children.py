@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from store.errors import LookalikeError, SourceError
-from tasks.steps.children import ChildDiedError, ChildrenStoppedError, children, run_in_child
+from tasks.steps.children import ChildDiedError, ChildrenStoppedError, again_after_death, children, run_in_child
 
 PROJECT = Path(__file__).resolve().parents[3]
 STEPS = """
@@ -31,6 +31,13 @@ def die() -> None:
 
 def leave(code: int) -> None:
     os._exit(code)
+
+def die_so_often(often: int, marks: str) -> int:
+    number = len(os.listdir(marks))
+    if number < often:
+        open(os.path.join(marks, str(number)), "x").close()
+        die()
+    return number
 
 def slow(seconds: float, *, answer: int) -> int:
     time.sleep(seconds)
@@ -111,6 +118,27 @@ def test_a_child_that_dies_costs_its_own_call_only() -> None:
 
 
 @pytest.mark.timeout(120)
+def test_a_call_whose_child_dies_is_tried_again_so_often(tmp_path: Path) -> None:
+    die_so_often = steps().die_so_often  # type: ignore[attr-defined]
+    with children(1):
+        assert again_after_death(lambda: run_in_child(die_so_often, 2, str(tmp_path)), retries=2, delay_s=0.01) == 2
+        with pytest.raises(ChildDiedError, match="the process that ran die_so_often died with exit code -9"):
+            again_after_death(lambda: run_in_child(die_so_often, 9, str(tmp_path)), retries=1, delay_s=0.01)
+    assert len(list(tmp_path.iterdir())) == 2 + 2
+
+
+def test_an_error_that_is_no_death_is_not_tried_again() -> None:
+    calls: list[int] = []
+
+    def refuse() -> None:
+        calls.append(1)
+        raise SourceError("no photos in here")
+
+    with pytest.raises(SourceError):
+        again_after_death(refuse, retries=3, delay_s=60)
+    assert calls == [1]
+
+
 def test_a_child_computes_with_one_thread_a_library() -> None:
     with children(1):
         assert run_in_child(steps().threads) == [1, 1]  # type: ignore[attr-defined]

@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import shutil
@@ -164,6 +165,42 @@ def test_a_repeat_computes_nothing_and_says_the_same(
     )
     assert again == evaluated
     assert {path: path.stat().st_mtime_ns for path in Path(store).rglob("*.parquet")} == files
+
+
+DIES_ONCE = """
+import os, signal
+from pathlib import Path
+from tasks.steps import embed_faces as step
+
+def embed_faces(found, *, store, **kwargs):
+    if not (mark := Path(store).with_name("died")).exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step.embed_faces(found, store=store, **kwargs)
+"""
+
+
+def test_a_child_that_is_killed_while_it_embeds_costs_no_figure(
+    evaluated: Evaluation,
+    photos: Path,
+    store: str,
+    small_encoder: tuple[Path, EncoderRef],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(store, tmp_path / "store")
+    shutil.rmtree(tmp_path / "store" / "embeddings")
+    (tmp_path / "dies_once.py").write_text(DIES_ONCE)
+    monkeypatch.syspath_prepend(tmp_path)  # spawned children have their parent's
+    monkeypatch.setattr("tasks.steps.evaluate_encoder.embed_faces", importlib.import_module("dies_once").embed_faces)
+    again, _ = evaluate_encoder(
+        str(photos / "pairs.csv"),
+        images=str(photos / "images"),
+        store=str(tmp_path / "store"),
+        encoder=small_encoder[1].id,
+    )
+    assert (tmp_path / "died").exists()
+    assert again == evaluated
 
 
 def test_the_json_holds_the_promised_keys_and_no_names(evaluated: Evaluation, photos: Path) -> None:
