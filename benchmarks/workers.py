@@ -122,7 +122,7 @@ def _build(listing: Path, shard_photos: int, *, api: str, folder: Path, options:
     stages = told["seconds"]
     return {
         "computing": stages["align"] + stages["embed"],
-        "stages": sum(stages.values()),
+        "stages": stages["total"],
         "wall": wall,
         "content_sha256": told["content_sha256"],
         "shards": told["shards"]["computed"],

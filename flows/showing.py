@@ -21,6 +21,7 @@ from prefect.artifacts import (
 from prefect.events import emit_event
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from tasks import policies
 from tasks.steps.build_report import REJECTS_ALERT, build_table, index_card, run_name
@@ -56,23 +57,24 @@ class Progress:
 
     def __init__(self, stage: str, total: int) -> None:
         self._stage, self._total = stage, total
-        self._start = self._told = time.monotonic()
+        self._start = time.monotonic()
         self._id: Any = None
         if total:
-            with _unseen("its progress"):
+            with _unseen("its progress"), _asked_once():
                 key = f"{stage}-progress"
                 self._id = create_progress_artifact(0.0, key=key, description=f"{stage}: 0 of {total:,} shards")
+        self._next = time.monotonic() + _EVERY_S
 
     def at(self, done: int) -> None:
         """So many shards are over."""
         now = time.monotonic()
-        if self._id is None or (now - self._told < _EVERY_S and done < self._total):
+        if self._id is None or (now < self._next and done < self._total):
             return
-        self._told = now
         left = (now - self._start) / done * (self._total - done)
         text = f"{self._stage}: {done:,} of {self._total:,} shards" + (f", about {left:,.0f} s left" if left else "")
-        with _unseen("its progress"):
+        with _unseen("its progress"), _asked_once():
             update_progress_artifact(self._id, 100.0 * done / self._total, description=text)
+        self._next = time.monotonic() + _EVERY_S  # counted from the answer, however long that took
 
 
 def show_build(summary: dict[str, Any], *, store: str) -> None:
@@ -88,6 +90,13 @@ def show_build(summary: dict[str, Any], *, store: str) -> None:
     if new["rejected"] > REJECTS_ALERT * new["photos"]:
         resource = {"prefect.resource.id": f"lookalike.{policies.store_limit(store)}", "prefect.resource.name": store}
         emit_event(REJECTS_HIGH, resource=resource, payload={"store": store, **new})
+
+
+@contextlib.contextmanager
+def _asked_once() -> Iterator[None]:
+    """Ask Prefect without its minute of retries: the next figure comes soon, and the build must not wait for a server that is away."""
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        yield
 
 
 @contextlib.contextmanager

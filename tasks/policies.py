@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx
 from prefect import get_client, get_run_logger
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
@@ -17,7 +18,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
 from prefect.concurrency.sync import concurrency
 from prefect.context import TaskRunContext
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.filesystems import RemoteFileSystem
 from prefect.settings import get_current_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
@@ -188,8 +189,20 @@ def _slot(name: str) -> Iterator[None]:
     limit = _limit(name)
     if limit.active_slots >= limit.limit:
         get_run_logger().info("waiting for %s: all %d slots are taken", name, limit.limit)
-    with concurrency(name, strict=True, lease_duration=_LEASE_S, raise_on_lease_renewal_failure=False):
+    held = contextlib.ExitStack()
+    held.enter_context(concurrency(name, strict=True, lease_duration=_LEASE_S, raise_on_lease_renewal_failure=False))
+    try:
         yield
+    finally:
+        _give_back(held, name)
+
+
+def _give_back(held: contextlib.ExitStack, name: str) -> None:
+    """Give a slot back; where the server is away its lease ends by itself, and what was done with the slot is done."""
+    try:
+        held.close()
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        get_run_logger().warning("Prefect did not take back %s, which is free in %.0f s: %s", name, _LEASE_S, error)
 
 
 def _limit(name: str) -> GlobalConcurrencyLimitResponse:

@@ -19,6 +19,8 @@ def run_name(source: str, counts: PlanCounts) -> str:
 def build_table(summary: dict[str, Any]) -> list[dict[str, str]]:
     """Rows for a table: photos by status, rejects by reason, shards, seconds by stage, and photos a second.
 
+    A value stands before what it counts: a reason may be so long that what comes after it is off the page.
+
     Args:
         summary: as `summarise_build` gives it.
     """
@@ -34,7 +36,7 @@ def build_table(summary: dict[str, Any]) -> list[dict[str, str]]:
         ("seconds", {stage: f"{s:,.1f}" for stage, s in seconds.items()}),
         ("speed", {"new photos a second": speed}),
     ]
-    return [{"about": about, "what": what, "value": value} for about, rows in groups for what, value in rows.items()]
+    return [{"about": about, "value": value, "what": what} for about, rows in groups for what, value in rows.items()]
 
 
 def index_card(summary: dict[str, Any]) -> str:

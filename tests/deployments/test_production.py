@@ -218,7 +218,7 @@ def test_two_builds_of_one_store_started_together_run_on_two_workers_one_after_t
     assert wait_for(lambda: [line for run in runs for line in logged(client, run, "waiting for store-")])
 
 
-def test_asking_evaluating_forgetting_and_training_run_on_their_pools(site, drawn_people, tmp_path):
+def test_asking_evaluating_forgetting_looking_and_training_run_on_the_pool_cpu(site, drawn_people, tmp_path):
     pictures = [str(path.relative_to(drawn_people)) for path in sorted(drawn_people.rglob("*.jpg"))]
     site.run("query/local", image=str(drawn_people / pictures[0]), store=STORE, k=2)
     pairs = tmp_path / "pairs.csv"
@@ -227,6 +227,8 @@ def test_asking_evaluating_forgetting_and_training_run_on_their_pools(site, draw
     pairs.write_text("\n".join(["first,second,same", *lines]) + "\n")
     site.run("evaluate/local", images=str(drawn_people), pairs=str(pairs), store=STORE, encoder=site.encoder)
     site.run("forget/local", store=STORE)
+    for name in ("local", "s3"):
+        site.run(f"watch-source/{name}", store=STORE)
     quick = {"epochs": 1, "batches_per_epoch": 1, "batch_people": 2, "batch_photos": 2}
     small = {"width": 0.25, "dimension": 32}
     site.run("train-encoder/local", source="s3://lookalike/photos", store=STORE, network=small, settings=quick)
