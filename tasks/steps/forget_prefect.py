@@ -1,6 +1,7 @@
 """Take what was forgotten out of Prefect's own database, where that is a file of this machine."""
 
 import contextlib
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -11,11 +12,14 @@ from tasks.steps.forget_scan import Needles, scan_bytes
 __all__ = ["redact_prefect", "scan_prefect"]
 
 _INSTEAD = b"forgotten"
+_NO_PICTURES = json.dumps("A face that was shown here was forgotten, and the pictures with it.")
 _WAIT_S = 60.0
 
 
 def redact_prefect(needles: Needles) -> int:
-    """Put another word in the place of every uri, label, face id and photo hash, in names, parameters, logs and artifacts; remove results that hold one.
+    """Put another word in the place of every uri, label, face id and photo hash, in names, parameters, logs and artifacts.
+
+    Artifacts with pictures that hold one lose all they show, for nobody can tell whose the pictures are; results that hold one go.
 
     Returns:
         The changes to rows; 0 where Prefect keeps its data elsewhere.
@@ -25,6 +29,7 @@ def redact_prefect(needles: Needles) -> int:
     for path in _databases():
         with contextlib.closing(sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)) as database:
             database.execute("PRAGMA secure_delete = ON")
+            changed += _remove_pictures(database, words)
             for table, column in list(_columns(database)):
                 changed += _redact(database, table, column, words)
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -90,6 +95,25 @@ def _columns(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:
             continue
         for _, column, *_ in database.execute(f"PRAGMA table_info({_quoted(table)})").fetchall():
             yield table, str(column)
+
+
+def _remove_pictures(database: sqlite3.Connection, words: list[tuple[bytes, bytes]]) -> int:
+    """Empty the artifacts that show pictures, and anywhere in their row hold a word."""
+    columns: dict[str, list[str]] = {}
+    for table, column in _columns(database):
+        columns.setdefault(table, []).append(column)
+    changed = 0
+    for table, names in columns.items():
+        if "data" not in names:
+            continue
+        held = " OR ".join(f"instr({_quoted(name)}, :word)" for name in names)
+        for word, _ in words:
+            done = database.execute(
+                f"UPDATE {_quoted(table)} SET data = :instead WHERE instr(data, 'data:image/') AND ({held})",  # noqa: S608
+                {"instead": _NO_PICTURES, "word": word.decode()},
+            )
+            changed += done.rowcount
+    return changed
 
 
 def _redact(database: sqlite3.Connection, table: str, column: str, words: list[tuple[bytes, bytes]]) -> int:
