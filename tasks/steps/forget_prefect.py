@@ -1,7 +1,6 @@
 """Take what was forgotten out of Prefect's own database, where that is a file of this machine."""
 
 import contextlib
-import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -12,14 +11,15 @@ from tasks.steps.forget_scan import Needles, scan_bytes
 __all__ = ["redact_prefect", "scan_prefect"]
 
 _INSTEAD = b"forgotten"
-_NO_PICTURES = json.dumps("A face that was shown here was forgotten, and the pictures with it.")
+_NO_PICTURES = "A face that was shown here was forgotten, and the pictures with it."
 _WAIT_S = 60.0
 
 
 def redact_prefect(needles: Needles) -> int:
     """Put another word in the place of every uri, label, face id and photo hash, in names, parameters, logs and artifacts.
 
-    Artifacts with pictures that hold one lose all they show, for nobody can tell whose the pictures are; results that hold one go.
+    Artifacts with pictures that hold one lose all they show, for nobody can tell whose the pictures are, and so do the events that
+    repeat them; results that hold one go.
 
     Returns:
         The changes to rows; 0 where Prefect keeps its data elsewhere.
@@ -98,22 +98,33 @@ def _columns(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:
 
 
 def _remove_pictures(database: sqlite3.Connection, words: list[tuple[bytes, bytes]]) -> int:
-    """Empty the artifacts that show pictures, and anywhere in their row hold a word."""
+    """Empty every column that shows pictures, in rows that hold a word: artifacts, and the events that repeat them."""
     columns: dict[str, list[str]] = {}
     for table, column in _columns(database):
         columns.setdefault(table, []).append(column)
     changed = 0
     for table, names in columns.items():
-        if "data" not in names:
-            continue
         held = " OR ".join(f"instr({_quoted(name)}, :word)" for name in names)
-        for word, _ in words:
-            done = database.execute(
-                f"UPDATE {_quoted(table)} SET data = :instead WHERE instr(data, 'data:image/') AND ({held})",  # noqa: S608
-                {"instead": _NO_PICTURES, "word": word.decode()},
-            )
-            changed += done.rowcount
+        for name in names:
+            shows = f"typeof({_quoted(name)}) = 'text' AND instr({_quoted(name)}, 'data:image/')"
+            if not database.execute(f"SELECT 1 FROM {_quoted(table)} WHERE {shows} LIMIT 1").fetchone():  # noqa: S608
+                continue
+            for word, _ in words:
+                done = database.execute(
+                    f"UPDATE {_quoted(table)} SET {_quoted(name)} = {_emptied(name)} WHERE {shows} AND ({held})",  # noqa: S608
+                    {"instead": _NO_PICTURES, "word": word.decode()},
+                )
+                changed += done.rowcount
     return changed
+
+
+def _emptied(column: str) -> str:
+    """SQL of a sentence in the shape that the column has: a JSON object, any other JSON, or text."""
+    name = _quoted(column)
+    return (
+        f"CASE WHEN NOT json_valid({name}) THEN :instead "
+        f"WHEN json_type({name}) = 'object' THEN json_object('data', :instead) ELSE json_quote(:instead) END"
+    )
 
 
 def _redact(database: sqlite3.Connection, table: str, column: str, words: list[tuple[bytes, bytes]]) -> int:

@@ -93,9 +93,10 @@ def test_query_flow_answers_from_the_published_version_and_keeps_json_a_table_an
         ours = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[kept.id]))
         artifacts = {one.key: one for one in client.read_artifacts(artifact_filter=ours)}
     assert kept.name == f"query {picture}"
-    assert kept.state.data.metadata.serializer.type == "json"
-    stored = Path(os.environ["PREFECT_HOME"]) / "storage" / kept.state.data.metadata.storage_key
-    assert json.loads(json.loads(stored.read_bytes())["result"]) == answer
+    assert kept.state.data.serializer.type == "json"
+    stored = Path(os.environ["PREFECT_HOME"]) / "storage" / kept.state.data.storage_key
+    assert kept.state.result() == answer
+    assert best["face_id"] in json.dumps(json.loads(stored.read_bytes()))
     rows = json.loads(artifacts["matches"].data)
     assert [row["face_id"] for row in rows] == [match["face_id"] for match in answer["faces"][0]["matches"]]
     assert rows[0] | {"photo": str(picture), "same person": "", "in words": "uncalibrated"} == rows[0]
