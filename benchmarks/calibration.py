@@ -42,7 +42,7 @@ from tasks.steps.calibration_picture import probability_svg, reliability_svg, st
 from tasks.steps.labelled_pairs import LabelledFaces, faces_of_people, halves_of, labelled_pairs
 from tasks.steps.version_tables import read_face_vectors
 
-__all__ = ["Gallery", "answers_of", "divisions", "main", "measure", "read_gallery"]
+__all__ = ["Answers", "Gallery", "answers_of", "divisions", "main", "measure", "read_gallery"]
 
 _TOP = 10
 _SEED = 0

@@ -175,12 +175,9 @@ def _groups(
     for match in sorted(matches, key=lambda m: not m.label):  # stable: by falling cosine within
         of_label.setdefault(match.label or None, []).append(cells[match.face_id])
     return tuple(
-        _Group(f"{label or 'without a name'}, {_faces(len(some))}", tuple(some)) for label, some in of_label.items()
+        _Group((label or "without a name") + (f", {len(some)} faces" if len(some) > 1 else ""), tuple(some))
+        for label, some in of_label.items()
     )
-
-
-def _faces(number: int) -> str:
-    return "1 face" if number == 1 else f"{number} faces"
 
 
 def _asked_cell(face: AskedFace, answer: Answer, *, person: str | None) -> _Cell:
