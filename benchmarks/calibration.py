@@ -8,9 +8,9 @@ people, and by LFW's lists of View 1 where LISTS holds them. On each division a 
 tried on the other's, in two ways:
 
 pairs     all pairs of the other group, both kinds weighing the same.
-answers   the ten most similar faces of each question, with the prior that an answer uses. Everybody of the other group with several
-          photos asks by one of them, which is left out of the search; as many who have no other photo ask too, so that
-          the person asked about is there every second time, as `models/same_person.py` assumes.
+answers   the ten most similar faces of each question, and the first of them alone, with the prior that an answer uses. Everybody of
+          the other group with several photos asks by the main face of one, which is left out of the search; as many who have no
+          other photo ask too, so that the person asked about is there every second time, as `models/same_person.py` assumes.
 
 ECE is the expected calibration error in 15 bins; log-loss is in nats. Sampling is seeded: the same store gives the same figures.
 """
@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 from benchmarks.calibrators import METHODS
 from benchmarks.lfw_faces import read_people
 from benchmarks.machine import describe_machine
-from models.calibration import LogRatio, calibration_error, posterior, reliability
+from models.calibration import LogRatio, calibration_error, reliability
 from models.same_person import Calibration, LabelledPairs, calibrate, cell_cosines, check_pairs
 from store.layout import open_store
 from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
@@ -45,6 +45,7 @@ from tasks.steps.version_tables import read_face_vectors
 __all__ = ["Answers", "Gallery", "answers_of", "divisions", "main", "measure", "read_gallery"]
 
 _TOP = 10
+_FIGURES = ("ece_pairs", "loss_pairs", "ece_answers", "loss_answers", "ece_first")
 _SEED = 0
 _FEW = 60
 _HALVES, _FEW_PEOPLE = "other halves", f"fitted on {_FEW} people"
@@ -74,10 +75,10 @@ class Gallery(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """Faces that were found, `_TOP` a question: cosines, whether each is the person asked about, and faces searched."""
+    """Q questions, K = 10 faces found for each: cosines, (Q, K), falling; whether each is the person asked about; faces searched."""
 
-    cosines: Floats
-    right: Bools
+    cosines_QK: Floats
+    right_QK: Bools
     searched: int
 
 
@@ -131,7 +132,7 @@ def answers_of(gallery: Gallery, asking: LabelledFaces) -> Answers:
         top = np.argsort(-found)[:_TOP]
         cosines.append(found[top])
         right.append(label_N[top] == person)
-    return Answers(np.concatenate(cosines).astype(np.float64), np.concatenate(right), len(label_N) - 1)
+    return Answers(np.stack(cosines).astype(np.float64), np.stack(right), len(label_N) - 1)
 
 
 def measure(gallery: Gallery, *, anew: int, lists: Path | None) -> list[dict[str, Any]]:
@@ -161,10 +162,16 @@ def _on_pairs(ratio: LogRatio, pairs: LabelledPairs) -> dict[str, float]:
 
 
 def _on_answers(ratio: LogRatio, answers: Answers, prior: float) -> dict[str, float]:
-    logits = ratio.log_ratio(answers.cosines) + np.log(prior) - np.log1p(-prior)
-    bins = reliability(posterior(ratio.log_ratio(answers.cosines), prior), answers.right)
-    loss = float(_loss(logits, answers.right).mean())
-    return {"answers": len(logits), "ece_answers": calibration_error(bins), "loss_answers": loss}
+    logits_QK = ratio.log_ratio(answers.cosines_QK.ravel()).reshape(answers.cosines_QK.shape) + _logit(prior)
+    said_QK = 1 / (1 + np.exp(-logits_QK))
+    every = calibration_error(reliability(said_QK.ravel(), answers.right_QK.ravel()))
+    first = calibration_error(reliability(said_QK[:, 0], answers.right_QK[:, 0]))
+    loss = float(_loss(logits_QK, answers.right_QK).mean())
+    return {"answers": logits_QK.size, "ece_answers": every, "loss_answers": loss, "ece_first": first}
+
+
+def _logit(share: float) -> float:
+    return float(np.log(share) - np.log1p(-share))
 
 
 def _loss(logits: Floats, truth: Bools) -> Floats:
@@ -179,7 +186,7 @@ def _summed_up(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for kind, method in itertools.product(again, METHODS):
         some = [row for row in rows if row["division"].startswith(kind) and row["method"] == method]
         if some:
-            means = {key: float(np.mean([row[key] for row in some])) for key in some[0] if "_" in key}
+            means = {key: float(np.mean([row[key] for row in some])) for key in _FIGURES}
             spans = {f"{key}_span": [float(of(row[key] for row in some)) for of in (min, max)] for key in means}
             summed.append({"division": f"{kind}, {len(some)} times", "method": method} | means | spans)
     return summed
@@ -187,7 +194,7 @@ def _summed_up(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _line(row: dict[str, Any]) -> str:
     figures = []
-    for key in ("ece_pairs", "loss_pairs", "ece_answers", "loss_answers"):
+    for key in _FIGURES:
         low, high = row.get(f"{key}_span", (None, None))
         span = "" if low is None else f" ({low:.4f} to {high:.4f})"
         figures.append(f"{row[key]:.4f}{span}")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from models.same_person import Calibration, grade
 from store.errors import QueryError
 from store.index_search import index_size
-from store.shards import read_faces, read_vectors
+from store.shards import read_faces, read_photos, read_vectors
 from store.storage import Storage
 from store.versions import PublishedVersion
 from tasks.steps.answer import Answer, AskedFace, Match, Person
@@ -104,14 +104,14 @@ def answer_face(
             f"version {opened.version.number} has no face {face_id}: take a face_id out of one of its answers"
         )
     started = time.perf_counter()
-    row, vector_D = _stored(storage, opened.version, known)
+    row, vector_D, size = _stored(storage, opened.version, known)
     allowed_A = allowed_faces(storage, opened.version, options, asked_sha256=known["photo_sha256"])
     (matches,) = _search(storage, opened, vector_D[None], allowed_A, options)
     return Answer(
         version=opened.version.number,
         image=known["uri"],
         picture=b"",
-        size=(0, 0),
+        size=size,
         contract=opened.version.manifest.contract.id,
         faces=(_face(row, 1, matches),),
         revision=opened.version.manifest.revision,
@@ -180,8 +180,8 @@ def _summary(version: PublishedVersion) -> dict[str, Any] | None:
 
 def _stored(
     storage: Storage, version: PublishedVersion, known: Mapping[str, Any]
-) -> tuple[Row, npt.NDArray[np.float32]]:
-    """A known face's row with its crop, and its embedding."""
+) -> tuple[Row, npt.NDArray[np.float32], tuple[int, int]]:
+    """A known face's row with its crop, its embedding, and its photo's width and height."""
     manifest, shard = version.manifest, known["shard"]
     record = next(s for s in manifest.shards if s.name == shard)
     faces = read_faces(storage, contract=manifest.contract.id, shard=shard, sha256=record.faces_sha256)
@@ -189,7 +189,10 @@ def _stored(
     ids_S, vectors_SD = read_vectors(
         storage, encoder=manifest.encoder.id, shard=shard, dimension=manifest.encoder.dimension
     )
-    return row, vectors_SD[int(np.flatnonzero(ids_S == known["face_id"])[0])].copy()
+    photos = read_photos(storage, contract=manifest.contract.id, shard=shard).to_pylist()
+    photo = next(photo for photo in photos if photo["photo_sha256"] == known["photo_sha256"])
+    vector_D = vectors_SD[int(np.flatnonzero(ids_S == known["face_id"])[0])].copy()
+    return row, vector_D, (photo["width"] or 0, photo["height"] or 0)
 
 
 def _face(row: Mapping[str, Any], number: int, matches: Sequence[Match]) -> AskedFace:

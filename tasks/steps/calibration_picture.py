@@ -16,8 +16,8 @@ GALLERIES = (1_000, 1_000_000)
 """Sizes that stand beside the version's own."""
 
 _WIDTH, _HEIGHT = 430, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 14, 40
-_LOWEST = -0.2  # cosines below it are nobody's
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 14, 40
+_LOWEST = -0.5  # further down there is nothing but room for the key
 _COLOURS = {
     "ink": "#1b1f24",
     "soft": "#5d6670",
@@ -57,7 +57,7 @@ def probability_svg(calibration: Calibration, faces: int) -> str:
         points = [((c - _LOWEST) / (1 - _LOWEST), float(p)) for c, p in zip(cosines, shares, strict=True)]
         lines.append(_line(points, colour, dashes))
         keys.append({"name": name, "colour": colour, "dashes": dashes, "y": _TOP + 14 + 18 * n})
-    ticks = [(_x((c - _LOWEST) / (1 - _LOWEST)), f"{c:g}") for c in (-0.2, 0, 0.2, 0.4, 0.6, 0.8, 1)]
+    ticks = [(_x((c - _LOWEST) / (1 - _LOWEST)), f"{c:g}") for c in (-0.4, -0.2, 0, 0.2, 0.4, 0.6, 0.8, 1)]
     return _svg(
         label="the probability by the cosine",
         x_title="cosine",
@@ -72,7 +72,8 @@ def standalone(svg: str) -> str:
     """The picture for a file of its own, on white."""
     for name, colour in _COLOURS.items():
         svg = svg.replace(f"var(--{name})", colour)
-    head = '<svg xmlns="http://www.w3.org/2000/svg" font-family="system-ui, DejaVu Sans, sans-serif" style="background:#fff"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}"'
+    head += ' font-family="system-ui, DejaVu Sans, sans-serif" style="background:#fff"'
     return svg.replace("<svg", head, 1) + "\n"
 
 

@@ -33,6 +33,7 @@ class _Cell:
     percent: str | None = None
     share: float = 0.0
     grade: str | None = None
+    face_id: str | None = None
     more: tuple[tuple[str, str], ...] = ()
 
 
@@ -103,19 +104,23 @@ def write_contact_sheet(
 def contact_sheet_markdown(answer: Answer, *, store: str, most_bytes: int = 180_000) -> str:
     """An answer as Markdown with small thumbnails inside, for an artifact; further matches are left out where it grows too large.
 
+    Every face stands there with its face_id, and the photo asked with by its uri in a comment: `forget` finds the artifact by them.
+
     Args:
         answer: to one photo.
         store: that answered.
         most_bytes: of the text; Prefect keeps artifacts in its database.
     """
     section = _section(answer, store=store, person=None, by_person=False)
-    lines = [f"{_plain(section.image)}, {section.about}", ""]
-    size, left_out = len(lines[0]), 0
+    lines = [f"{_plain(section.image)}, {section.about}", "", f"<!-- {markup.escape(section.image)} -->", ""]
+    size, left_out = sum(map(len, lines)), 0
     for n, row in enumerate(section.rows, start=1):
-        lines += [f"**face {n}** {_markdown_picture(row.asked)}", "", "| | | |", "|:-|:-|:-|"]
+        known = f"face {row.asked.face_id}" if row.asked.face_id else f"face {n}"
+        lines += [f"**{known}** {_markdown_picture(row.asked)}", "", "| | | | |", "|:-|:-|:-|:-|"]
+        size += len(lines[-4])
         for cell in row.matches:
             words = ", ".join(_plain(word) for word in (cell.percent, cell.grade, f"cosine {cell.detail}") if word)
-            line = f"| {_markdown_picture(cell)} | {_plain(cell.name)} | {words} |"
+            line = f"| {_markdown_picture(cell)} | {_plain(cell.name)} | {words} | face {cell.face_id} |"
             size += len(line)
             if size > most_bytes:
                 left_out += 1
@@ -170,17 +175,20 @@ def _groups(
     for match in sorted(matches, key=lambda m: not m.label):  # stable: by falling cosine within
         of_label.setdefault(match.label or None, []).append(cells[match.face_id])
     return tuple(
-        _Group(f"{label or 'without a name'}, {_faces(len(some))}", tuple(some)) for label, some in of_label.items()
+        _Group((label or "without a name") + (f", {len(some)} faces" if len(some) > 1 else ""), tuple(some))
+        for label, some in of_label.items()
     )
-
-
-def _faces(number: int) -> str:
-    return "1 face" if number == 1 else f"{number} faces"
 
 
 def _asked_cell(face: AskedFace, answer: Answer, *, person: str | None) -> _Cell:
     name = person or (f"face {face.number}" if len(answer.faces) > 1 else os.path.basename(answer.image))
-    return _Cell(picture=_thumbnail(face.crop, face.rotation), name=name, detail="asked", title=answer.image)
+    return _Cell(
+        picture=_thumbnail(face.crop, face.rotation),
+        name=name,
+        detail="asked",
+        title=answer.image,
+        face_id=answer.face_id,
+    )
 
 
 def _match_cell(match: Match, crop: bytes, *, person: str | None) -> _Cell:
@@ -195,6 +203,7 @@ def _match_cell(match: Match, crop: bytes, *, person: str | None) -> _Cell:
         percent=None if match.same_person is None else percent(match.same_person),
         share=match.same_person or 0.0,
         grade=match.grade if match.same_person is not None and right is None else None,
+        face_id=match.face_id,
         more=tuple(_more(match)),
     )
 

@@ -11,11 +11,15 @@ from tasks.steps.forget_scan import Needles, scan_bytes
 __all__ = ["redact_prefect", "scan_prefect"]
 
 _INSTEAD = b"forgotten"
+_NO_PICTURES = "A face that was shown here was forgotten, and the pictures with it."
 _WAIT_S = 60.0
 
 
 def redact_prefect(needles: Needles) -> int:
-    """Put another word in the place of every uri, label, face id and photo hash, in names, parameters, logs and artifacts; remove results that hold one.
+    """Put another word in the place of every uri, label, face id and photo hash, in names, parameters, logs and artifacts.
+
+    Artifacts with pictures that hold one lose all they show, for nobody can tell whose the pictures are, and so do the events that
+    repeat them; results that hold one go.
 
     Returns:
         The changes to rows; 0 where Prefect keeps its data elsewhere.
@@ -25,6 +29,7 @@ def redact_prefect(needles: Needles) -> int:
     for path in _databases():
         with contextlib.closing(sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)) as database:
             database.execute("PRAGMA secure_delete = ON")
+            changed += _remove_pictures(database, words)
             for table, column in list(_columns(database)):
                 changed += _redact(database, table, column, words)
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -90,6 +95,36 @@ def _columns(database: sqlite3.Connection) -> Iterator[tuple[str, str]]:
             continue
         for _, column, *_ in database.execute(f"PRAGMA table_info({_quoted(table)})").fetchall():
             yield table, str(column)
+
+
+def _remove_pictures(database: sqlite3.Connection, words: list[tuple[bytes, bytes]]) -> int:
+    """Empty every column that shows pictures, in rows that hold a word: artifacts, and the events that repeat them."""
+    columns: dict[str, list[str]] = {}
+    for table, column in _columns(database):
+        columns.setdefault(table, []).append(column)
+    changed = 0
+    for table, names in columns.items():
+        held = " OR ".join(f"instr({_quoted(name)}, :word)" for name in names)
+        for name in names:
+            shows = f"typeof({_quoted(name)}) = 'text' AND instr({_quoted(name)}, 'data:image/')"
+            if not database.execute(f"SELECT 1 FROM {_quoted(table)} WHERE {shows} LIMIT 1").fetchone():  # noqa: S608
+                continue
+            for word, _ in words:
+                done = database.execute(
+                    f"UPDATE {_quoted(table)} SET {_quoted(name)} = {_emptied(name)} WHERE {shows} AND ({held})",  # noqa: S608
+                    {"instead": _NO_PICTURES, "word": word.decode()},
+                )
+                changed += done.rowcount
+    return changed
+
+
+def _emptied(column: str) -> str:
+    """SQL of a sentence in the shape that the column has: a JSON object, any other JSON, or text."""
+    name = _quoted(column)
+    return (
+        f"CASE WHEN NOT json_valid({name}) THEN :instead "
+        f"WHEN json_type({name}) = 'object' THEN json_object('data', :instead) ELSE json_quote(:instead) END"
+    )
 
 
 def _redact(database: sqlite3.Connection, table: str, column: str, words: list[tuple[bytes, bytes]]) -> int:

@@ -80,7 +80,8 @@ def gather_needles(storage: Storage, excluded: Excluded) -> Needles:
     """What to look for after a purge, read from the shards before it."""
     needles = Needles()
     for uri in excluded.uris:
-        needles.uri |= {uri.encode(), json.dumps(uri)[1:-1].encode(), html.escape(uri).encode()}
+        for text in (uri, html.escape(uri)):
+            needles.uri |= {text.encode(), json.dumps(text)[1:-1].encode()}
     for label in excluded.labels:
         text = json.dumps(label)
         needles.label |= {text.encode(), f'"{label}"'.encode(), json.dumps(text)[1:-1].encode()}

@@ -25,10 +25,11 @@ def test_half_of_the_questions_are_of_people_who_are_there_and_no_photo_finds_it
     answers = answers_of(gallery, everybody)
     several = sum(1 for n in PEOPLE.values() if n > 1)
     single = sum(1 for n in PEOPLE.values() if n == 1)
-    assert len(answers.cosines) == 10 * (several + min(single, several))
+    assert answers.cosines_QK.shape == (several + min(single, several), 10)
+    assert (np.diff(answers.cosines_QK) <= 0).all()
     assert answers.searched == len(gallery.ids_N) - 1
-    assert answers.cosines.max() < 1 - 1e-6
-    assert 0 < answers.right.sum() <= sum(2 * n for n in PEOPLE.values())
+    assert answers.cosines_QK.max() < 1 - 1e-6
+    assert 0 < answers.right_QK.sum() <= sum(2 * n for n in PEOPLE.values())
 
 
 def test_every_method_is_measured_on_every_division_and_the_error_is_that_of_a_plain_count(

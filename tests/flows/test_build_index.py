@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,15 +73,66 @@ def test_a_lost_shard_is_computed_again_although_prefect_remembers_it(prefect_ap
     assert again["content_sha256"] == first["content_sha256"]
 
 
-def test_query_flow_answers_from_the_published_version(prefect_api, drawn_people, untrained):
+def test_query_flow_answers_from_the_published_version_and_keeps_json_a_table_and_a_contact_sheet(
+    prefect_api, drawn_people, untrained
+):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
     from flows.query import query
 
     store, _ = untrained
     picture = sorted(drawn_people.rglob("*.jpg"))[0]
-    answer = query(image=str(picture), store=store, k=3)
+    state = query(image=str(picture), store=store, k=3, return_state=True)
+    answer = state.result()
     best = answer["faces"][0]["matches"][0]
     assert best["uri"] == str(picture)
     assert best["cosine"] > 0.99
+    with get_client(sync_client=True) as client:
+        kept = client.read_flow_run(state.state_details.flow_run_id)
+        ours = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[kept.id]))
+        artifacts = {one.key: one for one in client.read_artifacts(artifact_filter=ours)}
+    assert kept.name == f"query {picture}"
+    assert kept.state.data.serializer.type == "json"
+    stored = Path(os.environ["PREFECT_HOME"]) / "storage" / kept.state.data.storage_key
+    assert kept.state.result() == answer
+    assert best["face_id"] in json.dumps(json.loads(stored.read_bytes()))
+    rows = json.loads(artifacts["matches"].data)
+    assert [row["face_id"] for row in rows] == [match["face_id"] for match in answer["faces"][0]["matches"]]
+    assert rows[0] | {"photo": str(picture), "same person": "", "in words": "uncalibrated"} == rows[0]
+    assert artifacts["contact-sheet"].data.count("](data:image/jpeg;base64,") == 4
+
+
+def test_query_flow_asks_with_a_known_face_or_a_folder_and_filters(prefect_api, drawn_people, untrained, tmp_path):
+    from flows.query import query
+    from store.errors import QueryError
+
+    store, _ = untrained
+    pictures = sorted(drawn_people.rglob("*.jpg"))
+    label = pictures[-1].parent.name
+    (tmp_path / "asked").mkdir()
+    shutil.copy(pictures[0], tmp_path / "asked" / "a.jpg")
+    (tmp_path / "asked" / "b.jpg").write_bytes(b"no photo")
+    answer = query(image=str(tmp_path / "asked"), store=store, k=2, labels=[label], pictures=False)
+    (one,), (refused,) = answer["answers"], answer["refused"]
+    matches = one["faces"][0]["matches"]
+    assert [match["label"] for match in matches] == [label, label]
+    assert refused["image"].endswith("b.jpg")
+
+    known = query(face_id=matches[0]["face_id"], store=store, k=1, taken_to="2999-01-01", pictures=False)
+    assert known["face_id"] == known["faces"][0]["matches"][0]["face_id"] == matches[0]["face_id"]
+    with pytest.raises(QueryError, match="give either image or face_id"):
+        query(store=store)
+
+
+def test_the_query_form_names_bounds_and_explains_every_parameter():
+    from flows.query import query
+
+    fields = query.parameters.model_dump_for_openapi()["properties"]
+    assert all(len(field["description"]) > 10 for field in fields.values())
+    assert fields["k"] | {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10} == fields["k"]
+    assert {"type": "string", "format": "date"} in fields["taken_from"]["anyOf"]
+    assert {"type": "array", "items": {"type": "string"}} in fields["labels"]["anyOf"]
 
 
 def test_train_flow_stores_an_encoder_and_publishes_nothing(prefect_api, drawn_people, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -28,17 +29,49 @@ def test_the_command_forgets_a_photo_and_prefect_s_running_database_knows_it_no_
     build_index(source=str(tmp_path / "photos"), store=store, encoder=encoder, labels="folder", workers=1)
     (match,) = query(image=str(asked), store=store, k=1)["faces"][0]["matches"]
     assert match["uri"] == str(asked)
+    other = tmp_path / "photos" / pictures[-1].parent.name / pictures[-1].name
+    query(image=str(other), store=store, k=1)
     words = (str(asked).encode(), match["face_id"].encode())
+    gone, kept = _shown(match["face_id"], str(asked)), _shown(str(other))
+    assert gone
+    assert kept
+    assert len(gone & kept) < 0.1 * len(kept)
+    gone -= kept
     assert all(word in _bytes_under(home) for word in words)
+    assert _share_of(gone, home) > 0.9
 
     assert main(["forget", "--photo", str(asked), "--store", store, "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["verified"]
     assert (result["photos"], result["faces"], result["versions_rewritten"]) == (1, 1, [1])
     assert not any(word in _bytes_under(home) for word in words)
+    assert _share_of(gone, home) == 0
+    assert _share_of(kept, home) > 0.9, "a sheet that does not show the face stays"
     assert not any(word in _bytes_under(Path(store)) for word in words)
     assert str(asked) not in json.dumps(result)
     assert os.path.exists(asked)  # the source is not ours to change
+
+
+def _shown(*words: str) -> set[bytes]:
+    """Pieces of the pictures of every contact sheet that has one of these words, in base64 as Prefect keeps them."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    with get_client(sync_client=True) as client:
+        sheets = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["contact-sheet"])))
+    pictures: set[bytes] = set()
+    for sheet in sheets:
+        if any(word in sheet.data for word in words):
+            for found in re.findall(r"data:image/jpeg;base64,([^)]+)", sheet.data):
+                middle = found[len(found) // 4 :].encode()  # files of one size and quality begin alike
+                pictures |= {middle[at : at + 48] for at in range(0, len(middle) - 48, 48)}
+    return pictures
+
+
+def _share_of(pieces: set[bytes], folder: Path) -> float:
+    """How many of them lie there; a page of the database may end within one."""
+    data = _bytes_under(folder)
+    return sum(piece in data for piece in pieces) / len(pieces)
 
 
 def _bytes_under(folder: Path) -> bytes:

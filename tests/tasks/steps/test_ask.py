@@ -125,6 +125,8 @@ def test_a_known_face_is_asked_with_its_stored_embedding(store: str, photo: str)
     everything = matches(photo, store)
     answer = ask_face(everything[3].face_id, store=store, options=QueryOptions(k=2))
     assert answer.face_id == everything[3].face_id
+    with Image.open(everything[3].uri) as image:
+        assert answer.size == image.size
     assert answer.faces[0].matches[0].face_id == everything[3].face_id
     assert answer.faces[0].matches[0].cosine == pytest.approx(1, abs=1e-5)
     others = ask_face(everything[3].face_id, store=store, options=QueryOptions(k=2, not_itself=True))

@@ -22,6 +22,7 @@ from tasks.steps.calibrate_version import calibrate_version, calibration_of
 from tasks.steps.contract import Contract
 from tasks.steps.labelled_pairs import faces_of_people, halves_of, labelled_pairs
 from tasks.steps.query_options import QueryOptions
+from tasks.steps.resolve_encoder import resolve_encoder
 
 Make = Callable[..., tuple[Any, Any, Any, Any]]
 PEOPLE = {f"person {n:02}": 6 for n in range(60)} | {"many": 90, "once": 1}
@@ -201,3 +202,33 @@ def test_answers_of_a_labelled_version_say_how_sure_they_are(labelled_store: str
     others = [match.same_person for match in matches if match.label != known[0]["label"]]
     assert np.mean(mine) > 5 * np.mean(others)
     assert answer.calibration == made.summary()
+
+
+@pytest.mark.usefixtures("easy_faces")
+def test_a_version_s_calibration_put_into_a_card_beside_the_weights_serves_photos_without_labels(
+    labelled_store: str, make_builder: Any, tmp_path: Path, paint: Callable[..., Path]
+) -> None:
+    found = read_version(open_store(labelled_store)).manifest
+    folder = Path(labelled_store) / encoder_folder(found.encoder.id)
+    shutil.copy(folder / "weights.safetensors", tmp_path / "x.safetensors")
+    card = json.loads((folder / "card.json").read_text())
+    assert "calibration" not in card
+    (tmp_path / "x.json").write_text(json.dumps(card | {"calibration": found.calibration}))
+    store = str(tmp_path / "store")
+    encoder = resolve_encoder(str(tmp_path / "x.safetensors"), store=store)
+    assert encoder.id == found.encoder.id, "a calibration is no part of what an encoder is"
+    for n in range(4):
+        paint(tmp_path / "photos" / f"{n}.png", n)
+    make_builder(store=store, contract=Contract(), encoder=encoder).build(tmp_path / "photos")
+    manifest = read_version(open_store(store)).manifest
+    made, before = calibration_of(manifest), calibration_of(found)
+    assert made is not None
+    assert before is not None
+    assert (made.source, made.ratio, made.faces_a_person) == ("card", before.ratio, 1.0)
+    photos = from_parquet(
+        read_file(open_store(store), read_version(open_store(store)), "faces.parquet"), VERSION_FACES, where="faces"
+    )
+    answer = ask_face(photos["face_id"][0].as_py(), store=store)
+    assert answer.calibration is not None
+    assert answer.calibration["source"] == "card"
+    assert all(match.same_person is not None for match in answer.faces[0].matches)
