@@ -71,7 +71,11 @@ def _build(listing: Path, store: Path, home: Path) -> tuple[float, Row]:
     seconds, text = _timed(command, env | {"PREFECT_HOME": str(home)})
     told = json.loads(text.splitlines()[-1])
     stages = told["seconds"]
-    return seconds, {"faces": told["faces"], "stages_s": stages, "outside_stages_s": round(seconds - stages["total"], 1)}
+    return seconds, {
+        "faces": told["faces"],
+        "stages_s": stages,
+        "outside_stages_s": round(seconds - stages["total"], 1),
+    }
 
 
 def _plain(listing: Path, weights: Path, index: Path) -> tuple[float, Row]:
