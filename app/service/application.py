@@ -1,6 +1,10 @@
 """The service as one application: routes behind the door, and what they work with from start to end."""
 
 import contextlib
+import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections.abc import AsyncIterator
 from importlib import metadata
@@ -76,8 +80,15 @@ def create_app(settings: ServiceSettings) -> ASGIApp:
 
 
 def from_environment() -> ASGIApp:
-    """The service in a worker process."""
+    """The service in a worker process, which stops when the process that started it is gone, however that ended."""
+    threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
     return create_app(ServiceSettings.from_environment())
+
+
+def _stop_with_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _page() -> Response:

@@ -73,6 +73,12 @@ def children(pid: int) -> list[int]:
     return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
+def lives(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
 def test_two_workers_answer_at_one_address_count_together_and_one_that_dies_is_replaced(
     own_gallery: Any, tmp_path: Path
 ) -> None:
@@ -93,4 +99,17 @@ def test_two_workers_answer_at_one_address_count_together_and_one_that_dies_is_r
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert not list(tmp_path.glob("lookalike-counts-*"))
-    assert not [pid for pid in {*first, *now} if Path(f"/proc/{pid}").exists()]
+    assert not [pid for pid in {*first, *now} if lives(pid)]
+
+
+def test_workers_stop_by_themselves_when_the_process_that_started_them_is_killed(
+    own_gallery: Any, tmp_path: Path
+) -> None:
+    with command(own_gallery.store, tmp_path, "--workers", "2") as (process, _):
+        workers = children(process.pid)
+        assert len(workers) == 2
+        process.kill()
+    deadline = time.monotonic() + 30
+    while any(lives(worker) for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
