@@ -63,8 +63,8 @@ def _shown(*words: str) -> set[bytes]:
     for sheet in sheets:
         if any(word in sheet.data for word in words):
             for found in re.findall(r"data:image/jpeg;base64,([^)]+)", sheet.data):
-                middle = found[len(found) // 4 :].encode()  # files of one size and quality begin alike
-                pictures |= {middle[at : at + 48] for at in range(0, len(middle) - 48, 48)}
+                end = found[-len(found) // 3 :].encode()  # past the tables that JPEG files share
+                pictures |= {end[at : at + 48] for at in range(0, len(end) - 48, 48)}
     return pictures
 
 
