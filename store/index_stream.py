@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import faiss
 import numpy as np
@@ -103,10 +103,8 @@ class Spool:
         self.trained = trained
         self._parts = _parts(trained)
         self._paths = [folder / name for name in ("codes", "finer", "order")]
-        self._files: list[BinaryIO] = [path.open("wb") for path in self._paths]
         self._starts: list[int] = [0]
         self._offsets: list[Ints] = []
-        self._rows: list[Ints] = []
 
     def add(self, ids_B: Ints, rows_B: Ints, vectors_BD: npt.NDArray[np.float32]) -> None:
         """Code and keep a block of faces.
@@ -117,10 +115,10 @@ class Spool:
         check_vectors(ids_B, vectors_BD)
         coded = code_faces(self.trained, rows_B, vectors_BD)
         order = np.lexsort((coded.rows, coded.lists))
-        codes, finer, ranks = self._files
-        codes.write(coded.codes[order].tobytes())
-        finer.write(coded.finer.tobytes())
-        ranks.write(np.concatenate([coded.rows[order], coded.rows]).tobytes())
+        ranks = np.concatenate([coded.rows[order], coded.rows])
+        for path, kept in zip(self._paths, (coded.codes[order], coded.finer, ranks), strict=True):
+            with path.open("ab") as file:
+                file.write(kept.tobytes())
         nlist = int(self._parts.lists.nlist)  # type: ignore[union-attr]
         self._offsets.append(np.searchsorted(coded.lists[order], np.arange(nlist + 1)))
         self._starts.append(self._starts[-1] + len(rows_B))
@@ -132,8 +130,6 @@ class Spool:
             path: of the file.
             ids_N: int64, the face of each row.
         """
-        for file in self._files:
-            file.close()
         lists, finer = self._parts.lists, self._parts.finer
         assert lists is not None  # noqa: S101
         total = self._starts[-1]
@@ -161,7 +157,7 @@ class Spool:
 
         written = write_lists(path, self.trained, ids_N, sizes=sizes, of_lists=of_lists, of_rows=of_rows)
         for spooled in self._paths:
-            spooled.unlink()
+            spooled.unlink(missing_ok=True)
         return written
 
 
