@@ -87,15 +87,17 @@ class Parts:
 
     Attributes:
         whole: what is searched.
-        turned: whether queries are rotated first.
         finer: the codes by which the candidates are compared again, by row; None where there are none.
-        lists: where candidates come from, of an index of lists.
+        base: what candidates come from: `whole`, where nothing is compared again.
+        turn: what vectors are turned by before they are looked for in the base; None where they are not.
+        lists: the lists, of an index of lists.
         graph: the graph, of an index that is one.
     """
 
     whole: Any
-    turned: bool
     finer: Any | None
+    base: Any
+    turn: Any | None
     lists: Any | None
     graph: Any | None
 
@@ -103,16 +105,17 @@ class Parts:
 def parts_of(index: Any) -> Parts:
     """An opened index taken apart; nothing is copied."""
     whole = faiss.downcast_index(index.index)
-    turned = isinstance(whole, faiss.IndexPreTransform)
-    inner = faiss.downcast_index(whole.index) if turned else whole
-    finer = faiss.downcast_index(inner.refine_index) if isinstance(inner, faiss.IndexRefine) else None
-    base = inner if finer is None else faiss.downcast_index(inner.base_index)
+    refined = isinstance(whole, faiss.IndexRefine)
+    base = faiss.downcast_index(whole.base_index) if refined else whole
+    turned = isinstance(base, faiss.IndexPreTransform)
+    inner = faiss.downcast_index(base.index) if turned else base
     return Parts(
         whole=whole,
-        turned=turned,
-        finer=finer,
-        lists=base if isinstance(base, faiss.IndexIVF) else None,
-        graph=base if isinstance(base, faiss.IndexHNSW) else None,
+        finer=faiss.downcast_index(whole.refine_index) if refined else None,
+        base=base,
+        turn=faiss.downcast_VectorTransform(base.chain.at(0)) if turned else None,
+        lists=inner if isinstance(inner, faiss.IndexIVF) else None,
+        graph=inner if isinstance(inner, faiss.IndexHNSW) else None,
     )
 
 
@@ -208,11 +211,9 @@ def _ask(
     """Cosines and row numbers of the k nearest, -1 where fewer were found."""
     parts, total = parts_of(index), int(index.ntotal)
     few = selector is not None and there <= _few(parts, settings, total)
-    whole, turned, exact = parts.whole, parts.turned, None if selector is None else faiss.SearchParameters(sel=selector)
+    whole, exact = parts.whole, None if selector is None else faiss.SearchParameters(sel=selector)
     if few and parts.finer is not None:  # the finer codes of all that are allowed
-        if turned:
-            queries_QD = whole.chain.at(0).apply(queries_QD)
-        whole, turned, parameters = parts.finer, False, exact
+        whole, parameters = parts.finer, exact
     elif few and parts.graph is not None:
         whole, parameters = faiss.downcast_index(parts.graph.storage), exact
     elif parts.lists is not None:
@@ -222,8 +223,6 @@ def _ask(
         parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
     else:
         parameters = exact
-    if turned:
-        parameters = faiss.SearchParametersPreTransform(index_params=parameters)
     found: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] = whole.search(queries_QD, k, params=parameters)
     return found
 
@@ -246,6 +245,8 @@ def _list_parameters(parts: Parts, settings: SearchSettings, selector: Any, *, s
     elif isinstance(parts.lists, faiss.IndexIVFPQ):
         kind = faiss.IVFPQSearchParameters
     parameters = kind(nprobe=chosen, sel=selector)
+    if parts.turn is not None:
+        parameters = faiss.SearchParametersPreTransform(index_params=parameters)
     if parts.finer is None:
         return parameters
     return faiss.IndexRefineSearchParameters(k_factor=float(settings.refine or 1), base_index_params=parameters)

@@ -1,0 +1,76 @@
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from store.errors import ArtifactError
+from store.fingerprints import sha256_hex
+from store.index_choice import KINDS
+from store.index_file import load_index
+from store.index_search import SearchSettings, search
+from store.index_stream import Spool
+from store.index_train import empty_like, train_index
+
+Vectors = npt.NDArray[np.float32]
+N, D, LISTS = 4_000, 32, 16
+OF_LISTS = ["lists", "lists-sq8", "lists-pca", "lists-rabitq"]
+
+
+def unit(seed: int, n: int = N) -> Vectors:
+    vectors = np.random.default_rng(seed).standard_normal((n, D)) * np.linspace(2, 0.2, D)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+IDS = np.sort(np.random.default_rng(1).choice(2**62, N, replace=False).astype(np.int64))
+
+
+def trained(kind: str) -> Any:
+    return train_index(KINDS[kind](N, D, LISTS), unit(0))
+
+
+def in_memory(empty: Any, vectors: Vectors) -> bytes:
+    index = faiss.IndexIDMap(empty_like(empty))
+    index.add_with_ids(vectors, IDS[: len(vectors)])
+    return bytes(faiss.serialize_index(index))
+
+
+@pytest.mark.parametrize("kind", OF_LISTS)
+@pytest.mark.parametrize("faces", [N, 7])
+def test_a_file_merged_from_blocks_is_what_faiss_writes_of_one_filled_in_memory(
+    kind: str, faces: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.index_stream._STRETCH_BYTES", 20_000)  # many stretches
+    empty, vectors = trained(kind), unit(2, faces)
+    spool = Spool(empty, tmp_path)
+    for rows in np.array_split(np.random.default_rng(3).permutation(faces), 5):
+        spool.add(IDS[rows], rows, vectors[rows])
+    written = spool.write(tmp_path / "index.faiss", IDS[:faces])
+    data = (tmp_path / "index.faiss").read_bytes()
+    assert (written.bytes, written.sha256) == (len(data), sha256_hex(data))
+    wanted = in_memory(empty, vectors)
+    if "Refine" not in KINDS[kind](N, D, LISTS).key:
+        assert data == wanted
+    else:  # turning a block rounds otherwise than turning all at once
+        assert len(data) == len(wanted)
+        everything = SearchSettings(nprobe=LISTS, refine=4)
+        got, same = (
+            search(load_index(one, where="x"), vectors[:200], k=5, settings=everything)[1] for one in (data, wanted)
+        )
+        assert np.mean(got == same) > 0.99
+    assert [path.name for path in tmp_path.iterdir()] == ["index.faiss"]
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+def test_a_vector_that_is_none_is_refused_by_name(value: float, tmp_path: Path) -> None:
+    vectors = unit(2, 5)
+    vectors[3] = value
+    with pytest.raises(ArtifactError, match=rf"the embedding of face {IDS[3]} has length (nan|0), wanted 1"):
+        Spool(trained("lists-sq8"), tmp_path).add(IDS[:5], np.arange(5), vectors)
+
+
+def test_a_sample_smaller_than_the_lists_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="IVF16,SQ8 wants at least 16 faces to train on, got 5"):
+        train_index(KINDS["lists-sq8"](N, D, LISTS), unit(0, 5))
