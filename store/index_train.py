@@ -1,6 +1,6 @@
-"""Make an empty index of a kind and train it on a sample: rotation or axes, lists, codes.
+"""Make an approximate index of a kind: trained on a sample (rotation or axes, lists, codes), then filled.
 
-The same sample gives the same index on the same machine. D dimensions, S faces of the sample.
+The same faces give the same index on the same machine. D dimensions, N faces, S of them in the sample.
 """
 
 from typing import Any
@@ -12,15 +12,13 @@ import numpy.typing as npt
 from store.errors import ArtifactError
 from store.index_choice import Candidate
 
-__all__ = ["SAMPLE_A_LIST", "build_graph", "check_vectors", "empty_like", "train_index"]
+__all__ = ["check_vectors", "make_index"]
 
-SAMPLE_A_LIST = 40
-"""Faces of the sample a list; more changed recall by less than 0.005."""
-
+_SAMPLE_A_LIST = 40  # more changed recall by less than 0.005
+_SAMPLE_LEAST = 20_000
 _ITERATIONS = 8
 _SEED = 1234
-_GRAPH_LINKS = 32
-_GRAPH_WIDTH = 80
+_BLOCK = 65_536
 
 
 def check_vectors(face_ids_N: npt.NDArray[np.int64], vectors_ND: npt.NDArray[np.float32]) -> None:
@@ -36,51 +34,44 @@ def check_vectors(face_ids_N: npt.NDArray[np.int64], vectors_ND: npt.NDArray[np.
         raise ArtifactError(f"the embedding of face {face_ids_N[at]} has length {norms_N[at]:.4g}, wanted 1")
 
 
-def train_index(candidate: Candidate, sample_SD: npt.NDArray[np.float32]) -> Any:
-    """An empty trained index of lists, without face ids.
+def make_index(candidate: Candidate, face_ids_N: npt.NDArray[np.int64], vectors_ND: npt.NDArray[np.float32]) -> Any:
+    """An approximate index of these faces under their ids, trained on a sample of them.
 
     Args:
         candidate: its kind and number of lists.
-        sample_SD: float32, unit length, drawn at random; about SAMPLE_A_LIST a list.
+        face_ids_N: int64, ascending.
+        vectors_ND: float32, unit length; see `check_vectors`.
 
     Raises:
-        ArtifactError: the sample is too small.
+        ArtifactError: there are fewer faces than lists; the message has both numbers.
     """
-    dimension = sample_SD.shape[1]
-    if len(sample_SD) < candidate.lists:
+    if len(vectors_ND) < candidate.lists:
         raise ArtifactError(
-            f"{candidate.key} wants at least {candidate.lists:,} faces to train on, got {len(sample_SD):,}"
+            f"{candidate.key} wants at least {candidate.lists:,} faces to train on, got {len(vectors_ND):,}"
         )
+    index = faiss.IndexIDMap(inner := _empty(candidate, vectors_ND.shape[1]))
+    wanted = max(_SAMPLE_LEAST, _SAMPLE_A_LIST * candidate.lists)
+    rows = np.random.default_rng(_SEED).permutation(len(vectors_ND))[:wanted]
+    inner.train(np.ascontiguousarray(vectors_ND[np.sort(rows)]))
+    for start in range(0, len(face_ids_N), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        index.add_with_ids(np.ascontiguousarray(vectors_ND[block]), face_ids_N[block])
+    return index
+
+
+def _empty(candidate: Candidate, dimension: int) -> Any:
+    if candidate.kind == "scan":
+        short = faiss.PCAMatrix(dimension, dimension // 2)
+        codes = faiss.IndexPQFastScan(dimension // 2, dimension // 4, 4, faiss.METRIC_INNER_PRODUCT)
+        return _refined(short, codes, dimension)
     if candidate.kind == "lists-pca":
-        axes = faiss.PCAMatrix(dimension, dimension // 4)
-        inner = _refined(axes, _lists(candidate, dimension // 4), dimension)
-    elif candidate.kind == "lists-rabitq":
+        short = faiss.PCAMatrix(dimension, dimension // 4)
+        return _refined(short, _lists(candidate, dimension // 4), dimension)
+    if candidate.kind == "lists-rabitq":
         turn = faiss.RandomRotationMatrix(dimension, dimension)
         turn.init(_SEED)
-        inner = _refined(turn, _lists(candidate, dimension), dimension)
-    else:
-        inner = _lists(candidate, dimension)
-    inner.train(np.ascontiguousarray(sample_SD))
-    return inner
-
-
-def empty_like(inner: Any) -> Any:
-    """A copy of a trained empty index that may be filled."""
-    return faiss.clone_index(inner)
-
-
-def build_graph(face_ids_N: npt.NDArray[np.int64], vectors_ND: npt.NDArray[np.float32]) -> Any:
-    """A graph over all faces, in memory: it cannot be built from parts.
-
-    Args:
-        face_ids_N: int64, ascending.
-        vectors_ND: float32, (N, D), unit length.
-    """
-    graph = faiss.IndexHNSWFlat(vectors_ND.shape[1], _GRAPH_LINKS, faiss.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction = _GRAPH_WIDTH
-    index = faiss.IndexIDMap(graph)
-    index.add_with_ids(np.ascontiguousarray(vectors_ND), face_ids_N)
-    return index
+        return _refined(turn, _lists(candidate, dimension), dimension)
+    return _lists(candidate, dimension)
 
 
 def _lists(candidate: Candidate, dimension: int) -> Any:
@@ -95,11 +86,11 @@ def _lists(candidate: Candidate, dimension: int) -> Any:
     lists.cp.niter = _ITERATIONS
     lists.cp.seed = _SEED
     lists.cp.min_points_per_centroid = 1
-    lists.cp.max_points_per_centroid = SAMPLE_A_LIST
+    lists.cp.max_points_per_centroid = _SAMPLE_A_LIST
     return lists
 
 
-def _refined(turn: Any, lists: Any, dimension: int) -> Any:
+def _refined(turn: Any, codes: Any, dimension: int) -> Any:
     """Candidates by turned vectors, compared again by a byte a dimension of the vectors as they are."""
     finer = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
-    return faiss.IndexRefine(faiss.IndexPreTransform(turn, lists), finer)
+    return faiss.IndexRefine(faiss.IndexPreTransform(turn, codes), finer)

@@ -39,6 +39,7 @@ KINDS = [
     f"RR{D},IVF{LISTS},RaBitQ,Refine(SQ8)",
     f"PCA8,IVF{LISTS},SQ8,Refine(SQ8)",
     f"IVF{LISTS},PQ8x4,Refine(SQ8)",
+    "PCA16,PQ8x4fs,Refine(SQ8)",
     "HNSW16,Flat",
 ]
 
