@@ -5,9 +5,8 @@
 | exact | Flat | 4 D | as long as comparing every face is quick enough |
 | scan | PCA D/2, PQ of 4 bits, refined by SQ8 | D / 8, and D on disk | every face by a short code, the nearest again by a byte a dimension |
 | lists-sq8 | IVF, SQ8 | D | a byte a dimension, some lists only |
-| lists-pca | PCA D/4, IVF, SQ8, refined by SQ8 | D / 4, and D on disk | candidates by a quarter of the dimensions |
+| lists-rabitq | rotation, IVF, RaBitQ, refined by SQ8 | D / 8, and D on disk | some lists only, candidates by one bit a dimension |
 | lists | IVF, Flat | 4 D | some lists only, cosines exact |
-| lists-rabitq | rotation, IVF, RaBitQ, refined by SQ8 | D / 8, and D on disk | candidates by one bit a dimension |
 
 What refines lies in the file by row and is read for candidates only: mapped, it need not fit into memory. There is no graph (HNSW)
 among them: it is for galleries from which nothing is ever removed, and here anybody may be forgotten.
@@ -200,14 +199,6 @@ def _sq8(faces: int, dimension: int, lists: int) -> Candidate:
     return Candidate("lists-sq8", f"IVF{lists},SQ8", lists, held, held, took)
 
 
-def _pca(faces: int, dimension: int, lists: int) -> Candidate:
-    short = dimension // 4
-    held = faces * (short + _ROW_BYTES) + lists * short * 4 + dimension * short * 4
-    took = _SHARE * faces * short * _CODE_NS / 1e6
-    key = f"PCA{short},IVF{lists},SQ8,Refine(SQ8)"
-    return Candidate("lists-pca", key, lists, held, held + faces * dimension, took)
-
-
 def _rabitq(faces: int, dimension: int, lists: int) -> Candidate:
     code = dimension // 8 + 8
     held = faces * (code + _ROW_BYTES) + lists * dimension * 4 + dimension * dimension * 4
@@ -220,9 +211,8 @@ KINDS: dict[str, Callable[[int, int, int], Candidate]] = {
     "exact": _exact,
     "scan": _scan,
     "lists-sq8": _sq8,
-    "lists-pca": _pca,
-    "lists": _flat_lists,
     "lists-rabitq": _rabitq,
+    "lists": _flat_lists,
 }
 """Every kind, in the order in which they are tried: faces, dimension and lists to what it takes."""
 
@@ -260,7 +250,7 @@ def choose_index(faces: int, dimension: int, budget: IndexBudget) -> Choice:
     slow = exact.latency_ms > budget.latency_ms
     if not too_much and (not slow or not fits):
         why = (
-            f"exact search: {all_faces} are compared in about {exact.latency_ms:.2g} ms, {'wanted' if slow else 'within'} "
+            f"exact search: {all_faces} are compared in about {_ms(exact.latency_ms)} ms, {'wanted' if slow else 'within'} "
             f"{budget.latency_ms:g} ms, and hold {in_words(exact.memory_bytes)} of {in_words(budget.memory_bytes)}; "
             "nothing approximate has to prove itself"
         )
@@ -270,7 +260,7 @@ def choose_index(faces: int, dimension: int, budget: IndexBudget) -> Choice:
     said = (
         f"holds {in_words(exact.memory_bytes)}, more than {in_words(budget.memory_bytes)}"
         if too_much
-        else f"takes about {exact.latency_ms:.2g} ms a query, more than {budget.latency_ms:g} ms"
+        else f"takes about {_ms(exact.latency_ms)} ms a query, more than {budget.latency_ms:g} ms"
     )
     why = f"approximate search: exact search among {all_faces} {said}"
     return Choice(None if too_much else exact, fits, refused, why)
@@ -298,6 +288,10 @@ def in_words(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return f"{count} bytes"
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.2g}"
 
 
 def _asked(count: int) -> str:

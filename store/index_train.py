@@ -64,9 +64,6 @@ def _empty(candidate: Candidate, dimension: int) -> Any:
         short = faiss.PCAMatrix(dimension, dimension // 2)
         codes = faiss.IndexPQFastScan(dimension // 2, dimension // 4, 4, faiss.METRIC_INNER_PRODUCT)
         return _refined(short, codes, dimension)
-    if candidate.kind == "lists-pca":
-        short = faiss.PCAMatrix(dimension, dimension // 4)
-        return _refined(short, _lists(candidate, dimension // 4), dimension)
     if candidate.kind == "lists-rabitq":
         turn = faiss.RandomRotationMatrix(dimension, dimension)
         turn.init(_SEED)

@@ -9,10 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from torch.nn import functional
 
-from models.augment import AugmentSettings, augment_crops
 from store.errors import ArtifactError
 from store.shards import read_faces, read_photos
 from store.storage import Storage
@@ -84,6 +81,11 @@ def _some(faces: pa.Table, generator: np.random.Generator, purpose: str, count: 
 
 def _changed(inputs_QHWC: npt.NDArray[np.uint8], *, seed: int) -> npt.NDArray[np.uint8]:
     """Every input mirrored or not, moved, turned, scaled, lit otherwise; every second one blurred."""
+    import torch  # noqa: PLC0415  only an approximate index needs it here
+    from torch.nn import functional  # noqa: PLC0415
+
+    from models.augment import AugmentSettings, augment_crops  # noqa: PLC0415
+
     generator = torch.Generator().manual_seed(seed)
     pixels_QCHW = torch.from_numpy(inputs_QHWC).permute(0, 3, 1, 2).float() / 255
     changed = augment_crops(pixels_QCHW, AugmentSettings(), generator=generator)

@@ -20,7 +20,8 @@ DEPTH = 100
 _LATENCY_QUERIES = 24
 _SURE = 1.645  # standard errors: the recall of all queries is above the least one nineteen times of twenty
 _REFINE = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
-_REFINE_OF_LISTS = (4.0, 20.0)
+_REFINE_OF_LISTS = (10.0, 50.0)
+_GAIN = 0.003  # of recall, below which looking twice as hard in one direction is given up
 _NPROBE_FROM = 4
 
 
@@ -125,10 +126,12 @@ def tune(index: Any, asked: Questions, *, recall: float) -> tuple[Point, list[Po
     """
     points: list[Point] = []
     for way in _ways(index):
+        before = -1.0
         for settings in way:
             points.append(_measured(index, asked, settings))
-            if points[-1].least >= recall:
+            if points[-1].least >= recall or points[-1].recall < before + _GAIN:
                 break
+            before = points[-1].recall
     enough = [point for point in points if point.least >= recall]
     best = min(enough, key=lambda point: point.p50_ms) if enough else max(points, key=lambda point: point.recall)
     return best, points
