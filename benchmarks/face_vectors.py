@@ -4,10 +4,9 @@ A person's centre is a Gaussian whose variances fall along the axes as (i + offs
 Gaussian of its own, whose variances fall more slowly, times how unlike the photo is (log-normal: most photos are close to the
 person's others, some are not). Then unit length. Numbers of photos a person follow a power law: most have one, few have dozens.
 
-The figures in `LIKE_LFW` were fitted to MobileFaceNet's embeddings of LFW's View 1 (`python -m benchmarks.index --calibrate STORE`
-prints both side by side: cosines within a person and between people, the cosine of the first and the tenth stranger, the share of
-the variance in the first axes, and how much of an index of lists must be looked into). In more dimensions the tail of the
-variances goes on.
+The figures in `LIKE_LFW` were fitted to MobileFaceNet's embeddings of LFW's View 1: cosines within a person and between people, the
+cosine of the first and the tenth stranger, the share of the variance in the first axes, and how much of an index of lists must be
+looked into. In more dimensions the tail of the variances goes on.
 
 A block of people is a function of (seed, number) alone, so any process makes any of them, and nothing is kept.
 """

@@ -31,11 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: on GPUs, a process each")
     parser.add_argument("--shard-photos", type=int, default=256, help="photos a shard, about (default: 256)")
-    add_budget(parser)
+    _add_budget(parser)
     add_how_to_compare(parser)
 
 
-def add_budget(parser: argparse.ArgumentParser) -> None:
+def _add_budget(parser: argparse.ArgumentParser) -> None:
     """What the index may take; what is not given stays as the version before had it."""
     parser.add_argument(
         "--memory", metavar="SIZE", help="that the index may hold while it answers, such as 512M or 8G (at first: 4G)"
