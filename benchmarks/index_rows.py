@@ -7,7 +7,6 @@ is tuned on one set of queries until its recall@10 reaches 0.95 nineteen times o
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -42,15 +41,15 @@ def _tuned(ways: Iterable[tuple[str, Ask]], tune: Array, exact: Array) -> tuple[
     return last
 
 
-def _exact(vectors: Array, tune: Array, exact: Array, latency_ms: float) -> tuple[str, Ask, int]:
+def _exact(vectors: Array, tune: Array, exact: Array, latency_ms: float) -> tuple[str, Ask, int, str]:
     import faiss  # noqa: PLC0415
 
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
-    return "Flat", lambda q: index.search(q, 10)[1], vectors.nbytes
+    return "Flat", lambda q: index.search(q, 10)[1], vectors.nbytes, ""
 
 
-def _lookalike(vectors: Array, tune: Array, exact: Array, latency_ms: float) -> tuple[str, Ask, int]:
+def _lookalike(vectors: Array, tune: Array, exact: Array, latency_ms: float) -> tuple[str, Ask, int, str]:
     from store.index_choice import IndexBudget  # noqa: PLC0415
     from store.index_file import load_index  # noqa: PLC0415
     from store.index_search import SearchSettings, search  # noqa: PLC0415
@@ -61,10 +60,15 @@ def _lookalike(vectors: Array, tune: Array, exact: Array, latency_ms: float) -> 
     )
     index, settings = load_index(built.data, where="it"), SearchSettings.of(built.parameters)
     said = ", ".join(f"{name} {value:g}" for name, value in settings.as_json().items())
-    return f"{built.key} {said}".strip(), lambda q: search(index, q, k=10, settings=settings)[1], len(built.data)
+    return (
+        f"{built.key} {said}".strip(),
+        lambda q: search(index, q, k=10, settings=settings)[1],
+        len(built.data),
+        built.why,
+    )
 
 
-def _usearch(vectors: Array, tune: Array, exact: Array, latency_ms: float) -> tuple[str, Ask, int]:
+def _usearch(vectors: Array, tune: Array, exact: Array, latency_ms: float) -> tuple[str, Ask, int, str]:
     from usearch.index import Index  # noqa: PLC0415
 
     index = Index(
@@ -80,10 +84,10 @@ def _usearch(vectors: Array, tune: Array, exact: Array, latency_ms: float) -> tu
         return ask
 
     name, ask = _tuned(((f"expansion {n}", way(n)) for n in _efforts()), tune, exact)
-    return f"HNSW{_GRAPH['links']} {name}", ask, int(index.serialized_length)
+    return f"HNSW{_GRAPH['links']} {name}", ask, int(index.serialized_length), ""
 
 
-def _hnswlib(vectors: Array, tune: Array, exact: Array, latency_ms: float) -> tuple[str, Ask, int]:
+def _hnswlib(vectors: Array, tune: Array, exact: Array, latency_ms: float) -> tuple[str, Ask, int, str]:
     import hnswlib  # noqa: PLC0415
 
     index = hnswlib.Index(space="ip", dim=vectors.shape[1])
@@ -98,10 +102,10 @@ def _hnswlib(vectors: Array, tune: Array, exact: Array, latency_ms: float) -> tu
         return ask
 
     name, ask = _tuned(((f"ef {n}", way(n)) for n in _efforts()), tune, exact)
-    return f"HNSW{_GRAPH['links']} {name}", ask, int(index.index_file_size())
+    return f"HNSW{_GRAPH['links']} {name}", ask, int(index.index_file_size()), ""
 
 
-def _autofaiss(vectors: Array, tune: Array, exact: Array, latency_ms: float) -> tuple[str, Ask, int]:
+def _autofaiss(vectors: Array, tune: Array, exact: Array, latency_ms: float) -> tuple[str, Ask, int, str]:
     import faiss  # noqa: PLC0415
     from autofaiss import build_index  # noqa: PLC0415
 
@@ -110,17 +114,17 @@ def _autofaiss(vectors: Array, tune: Array, exact: Array, latency_ms: float) -> 
         max_index_memory_usage="4GB", current_memory_available="8GB", nb_cores=_THREADS, verbose=40,
     )  # fmt: skip
     key = str(infos.get("index_key", type(index).__name__))
-    return f"{key} as it tunes itself", lambda q: index.search(q, 10)[1], len(faiss.serialize_index(index))
+    return f"{key} as it tunes itself", lambda q: index.search(q, 10)[1], len(faiss.serialize_index(index)), ""
 
 
-ENGINES: dict[str, Callable[[Array, Array, Array, float], tuple[str, Ask, int]]] = {
+ENGINES: dict[str, Callable[[Array, Array, Array, float], tuple[str, Ask, int, str]]] = {
     "exact": _exact,
     "lookalike": _lookalike,
     "usearch": _usearch,
     "hnswlib": _hnswlib,
     "autofaiss": _autofaiss,
 }
-"""Each gives what it built, a function that answers queries, and the bytes of its file."""
+"""Each gives what it built, a function that answers queries, the bytes of its file, and why it is what it is where it says so."""
 
 
 def _efforts() -> list[int]:
@@ -140,21 +144,31 @@ def _latencies(ask: Ask, queries: Array) -> Array:
     return np.array(took)
 
 
+def _memory(what: str) -> int:
+    """Bytes that Linux counts for this process: VmRSS now, VmHWM at most since the peak was reset."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(what):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def main(engine: str, folder: str, latency_ms: float) -> dict[str, Any]:
     """The row: what was built, seconds, bytes, peak memory, recall@10 and latency."""
     there = {path.stem: np.load(path) for path in Path(folder).glob("*.npy")}
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    before = _memory("VmRSS")
     start = time.perf_counter()
-    key, ask, size = ENGINES[engine](there["vectors"], there["tune"], there["tune_exact"], latency_ms)
-    seconds = time.perf_counter() - start
+    key, ask, size, why = ENGINES[engine](there["vectors"], there["tune"], there["tune_exact"], latency_ms)
+    seconds, peak = time.perf_counter() - start, _memory("VmHWM")
     shares = _recalls(ask(there["ask"]), there["ask_exact"])
     took = _latencies(ask, there["ask"])
     return {
         "engine": engine,
+        "why": why,
         "built": key,
         "build_s": round(seconds, 1),
         "file_mb": round(size / 1e6, 1),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
+        "peak_mb": round(peak / 1e6),
         "vectors_mb": round(before / 1e6),
         "recall_at_10": round(float(shares.mean()), 4),
         "p50_ms": round(float(np.median(took)), 3),

@@ -1,6 +1,8 @@
 """A store whose index is approximate, from photos to answers, and through everything that opens a version."""
 
+import html
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -80,6 +82,22 @@ def test_the_manifest_says_what_was_chosen_why_and_what_it_was_measured_to_do(ma
     )
     assert metrics["queries_from"] == "stored crops changed and embedded again"
     assert manifest.gate == {"recall_at_10": 0.95, "passed": True}
+
+
+def test_the_report_shows_choice_recall_gate_and_both_pictures(made: tuple[Any, Path]) -> None:
+    storage = open_store(made[0].store)
+    version = read_version(storage)
+    text = read_file(storage, version, "report.html").decode()
+    assert html.escape(version.manifest.index.why) in text
+    assert "8.79 KiB, 20 ms a query, recall@10 of 0.95" in text
+    assert "passed: recall@10 of at least 0.95 was asked for" in text
+    assert re.search(
+        r"recall</th><td>@1 \d\.\d{3}, @10 \d\.\d{3}, @100 \d\.\d{3}, against a plain matrix product, 48 queries", text
+    )
+    assert "where 10% of the faces may be found" in text
+    assert text.count('aria-label="recall by latency"') == text.count('aria-label="latency"') == 1
+    points = sum(len(one["points"]) for one in version.manifest.index.measured)
+    assert text.count("<circle") == points  # a dot a setting
 
 
 def test_it_opens_with_its_settings_and_every_check_of_the_store_holds(made: tuple[Any, Path]) -> None:
