@@ -18,7 +18,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 14, 40
 _STYLES = (("var(--mark)", ""), ("var(--same)", "7 3"), ("var(--ink)", "2 3"), ("var(--soft)", "9 3 2 3"))
 _LEAST_RANGE = 0.1  # of recall, so that points near one another are told apart and noise is not blown up
 
-Curve = tuple[str, list[tuple[float, float]]]
+Curve = tuple[str, list[list[tuple[float, float]]]]  # a name, and stretches of points that are joined
 
 
 def recall_svg(manifest: Manifest) -> str | None:
@@ -27,15 +27,15 @@ def recall_svg(manifest: Manifest) -> str | None:
     None where only exact search was considered.
     """
     curves = [
-        (f"{one['kind']}, {one['faces']:,} faces", [(p["p50_ms"], p["recall_at_10"]) for p in one["points"]])
+        (f"{one['kind']}, {one['faces']:,} faces", _ways(one["points"]))
         for one in manifest.index.measured
         if one.get("points")
     ]
     if not curves:
         return None
-    lowest = min(*(y for _, points in curves for _, y in points), RECALL_GATE, 1 - _LEAST_RANGE)
+    lowest = min(*(y for _, ways in curves for way in ways for _, y in way), RECALL_GATE, 1 - _LEAST_RANGE)
     lowest = math.floor(lowest * 10) / 10
-    return _svg(curves, label="recall by latency", y_title="recall@10", lowest=lowest, level=RECALL_GATE, dotted=True)
+    return _svg(curves, label="recall by latency", y_title="recall@10", lowest=lowest, level=RECALL_GATE)
 
 
 def latency_svg(manifest: Manifest) -> str | None:
@@ -43,8 +43,20 @@ def latency_svg(manifest: Manifest) -> str | None:
     quantiles = (manifest.metrics or {}).get("latency_quantiles_ms")
     if not quantiles:
         return None
-    curve = (manifest.index.parameters.get("kind", "exact"), [(ms, share) for share, ms in quantiles])
+    curve = (manifest.index.parameters.get("kind", "exact"), [[(ms, share) for share, ms in quantiles]])
     return _svg([curve], label="latency", y_title="share of the queries", lowest=0.0)
+
+
+def _ways(points: Sequence[dict[str, Any]]) -> list[list[tuple[float, float]]]:
+    """Latency and recall of settings by rising effort; another way of asking begins where fewer lists are looked into again."""
+    ways: list[list[tuple[float, float]]] = []
+    before = math.inf
+    for point in points:
+        if (probes := point.get("nprobe", 0)) < before and (not ways or "nprobe" in point):
+            ways.append([])
+        ways[-1].append((point["p50_ms"], point["recall_at_10"]))
+        before = probes
+    return ways
 
 
 def _svg(
@@ -54,20 +66,20 @@ def _svg(
     y_title: str,
     lowest: float,
     level: float | None = None,
-    dotted: bool = False,
 ) -> str:
-    low, high = _decades(x for _, points in curves for x, _ in points)
+    low, high = _decades(x for _, ways in curves for way in ways for x, _ in way)
 
     def at(x: float, y: float) -> tuple[float, float]:
         return (math.log10(max(x, 1e-4)) - low) / (high - low), (y - lowest) / (1 - lowest)
 
     lines, keys, dots = [], [], []
-    for n, (name, points) in enumerate(curves):
+    for n, (name, ways) in enumerate(curves):
         colour, dashes = _STYLES[n % len(_STYLES)]
-        placed = [at(x, y) for x, y in sorted(points)]
-        lines.append(_line(placed, colour, dashes))
         keys.append({"name": name, "colour": colour, "dashes": dashes})
-        dots += [{"x": _x(x), "y": _y(y), "r": 2.5} for x, y in placed] if dotted else []
+        for way in ways:
+            placed = [at(x, y) for x, y in way]
+            lines.append(_line(placed, colour, dashes))
+            dots += [{"x": _x(x), "y": _y(y), "r": 2.5, "colour": colour} for x, y in placed] if level else []
     if level is not None:
         lines.append(_line([(0, at(1, level)[1]), (1, at(1, level)[1])], "var(--other)", "4 3"))
     first = _HEIGHT - _BOTTOM - 8 - 16 * (len(keys) - 1)
@@ -77,12 +89,12 @@ def _svg(
         x_title="milliseconds a query, one core",
         y_title=y_title,
         x_ticks=[(_x((n - low) / (high - low)), f"{10.0**n:g}") for n in range(low, high + 1)],
-        y_ticks=[(_y(share), f"{lowest + share * (1 - lowest):.3g}") for share in (0, 0.25, 0.5, 0.75, 1)],
+        y_ticks=[(_y(share), f"{lowest + share * (1 - lowest):.3g}") for share in (0, 0.5, 1)],
         size=(_WIDTH, _HEIGHT),
         frame=(_LEFT, _TOP, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM),
         dots=dots,
         lines=lines,
-        keys=[key | {"y": first + 16 * n} for n, key in enumerate(keys)],
+        keys=[key | {"y": first + 16 * n} for n, key in enumerate(keys)] if len(keys) > 1 else [],
     ).decode()
 
 
