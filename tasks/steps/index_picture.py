@@ -14,7 +14,8 @@ from tasks.steps.pages import render
 __all__ = ["latency_svg", "recall_svg"]
 
 _WIDTH, _HEIGHT = 430, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 14, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 22, 14, 40
+_KEYS = 200  # from the right, where settings would be slow and wrong: the emptiest corner
 _STYLES = (("var(--mark)", ""), ("var(--same)", "7 3"), ("var(--ink)", "2 3"), ("var(--soft)", "9 3 2 3"))
 _LEAST_RANGE = 0.1  # of recall, so that points near one another are told apart and noise is not blown up
 
@@ -94,7 +95,9 @@ def _svg(
         frame=(_LEFT, _TOP, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM),
         dots=dots,
         lines=lines,
-        keys=[key | {"y": first + 16 * n} for n, key in enumerate(keys)] if len(keys) > 1 else [],
+        keys=[key | {"y": first + 16 * n, "x": _WIDTH - _RIGHT - _KEYS} for n, key in enumerate(keys)]
+        if len(keys) > 1
+        else [],
     ).decode()
 
 
