@@ -8,7 +8,8 @@ from pydantic import Field
 
 from flows.lineage import record_version
 from flows.shards import align_shards, embed_shards, merge_shards, shards_to_compute
-from flows.showing import log_stage, name_build, show_build
+from flows.showing import log_stage, name_build, show_build, telling_of_a_refusal
+from store.index_choice import RECALL_GATE, AskedBudget, memory_of
 from tasks import policies
 from tasks.check_version import check_version
 from tasks.computing import computing
@@ -21,7 +22,7 @@ from tasks.steps.compare_listing import LookAt, look_at_of
 from tasks.steps.contract import Contract
 from tasks.steps.hold_plan import hold_plan
 from tasks.steps.look_for_photos import answer_plan
-from tasks.steps.plan_build import discard_plan
+from tasks.steps.plan_build import discard_plan, with_budget
 from tasks.steps.progress import Stages
 from tasks.steps.summarise import summarise_build
 from tasks.write_index import write_index
@@ -41,6 +42,9 @@ def build_index(
     full: bool = False,
     cluster: str | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
+    memory: str | None = None,
+    latency_ms: Annotated[float, Field(gt=0)] | None = None,
+    recall: Annotated[float, Field(ge=RECALL_GATE, lt=1)] | None = None,
 ) -> dict[str, Any]:
     """Find, align and embed every face of a source's photos and publish an index version.
 
@@ -57,6 +61,9 @@ def build_index(
         full: read every photo and compare its hash, whatever its size and time say.
         cluster: dask://host:port of a scheduler whose workers compute the shards; empty for this machine.
         device: "cuda" computes on GPUs, a process each.
+        memory: that the index may hold while it answers, such as 512M or 8G; empty leaves it as it was, 4G at first.
+        latency_ms: milliseconds that a query may take on one core; empty leaves it as it was, 20 at first.
+        recall: recall@10 that an approximate index is tuned for; empty leaves it as it was, 0.95 at first.
     """
     with policies.one_build(store), metrics_of_build(store) as measured:
         summary = _build(
@@ -69,6 +76,7 @@ def build_index(
             look_at=look_at_of(retry=retry, full=full),
             cluster=cluster,
             device=device,
+            asked=AskedBudget(memory_of(memory) if memory else None, latency_ms, recall),
         )
         measured.append(summary)
     show_build(summary, store=store)
@@ -86,6 +94,7 @@ def _build(
     look_at: LookAt,
     cluster: str | None,
     device: Literal["cpu", "cuda"],
+    asked: AskedBudget,
 ) -> dict[str, Any]:
     stages = Stages(tell=log_stage)
     contract = Contract()
@@ -104,6 +113,7 @@ def _build(
             look_at=look_at,
             may_compact=True,
         )
+        plan = with_budget(plan, asked)
         counts.update({"photos": plan.table.rows, "shards to compute": len(plan.requests)})
     name_build(plan.source, plan.counts)
     computed = {"computed": len(plan.requests), "finished": len(plan.finished), "kept": len(plan.kept)}
@@ -129,7 +139,7 @@ def _build(
         with stages.stage("index") as counts:
             draft = write_index(plan, store=store, contract=contract, encoder=embedder)
             counts["faces"] = draft.rows
-        with stages.stage("check"):
+        with stages.stage("check"), telling_of_a_refusal(store):
             checked = check_version(draft, store=store)
         with stages.stage("publish"):
             number = publish_version(checked.draft, store=store, plan=plan)

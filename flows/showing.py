@@ -23,15 +23,19 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from store.errors import GateRefusedError
 from tasks import policies
 from tasks.steps.build_report import REJECTS_ALERT, build_table, index_card, run_name
 from tasks.steps.plan_build import PlanCounts
 from tasks.steps.progress import stage_line
 
-__all__ = ["REJECTS_HIGH", "Progress", "log_stage", "name_build", "show_build"]
+__all__ = ["GATE_REFUSED", "REJECTS_HIGH", "Progress", "log_stage", "name_build", "show_build", "telling_of_a_refusal"]
 
 REJECTS_HIGH = "lookalike.rejects.high"
 """The event that says that too many of a build's new photos could not be used."""
+
+GATE_REFUSED = "lookalike.gate.refused"
+"""The event that says that a build's index finds too few of the nearest faces, so that the old version stays."""
 
 _EVERY_S = 5.0
 
@@ -88,8 +92,22 @@ def show_build(summary: dict[str, Any], *, store: str) -> None:
             create_link_artifact(link, link_text=report, key="report", description="the version's report and lineage")
     new = summary["new"]
     if new["rejected"] > REJECTS_ALERT * new["photos"]:
-        resource = {"prefect.resource.id": f"lookalike.{policies.store_limit(store)}", "prefect.resource.name": store}
-        emit_event(REJECTS_HIGH, resource=resource, payload={"store": store, **new})
+        emit_event(REJECTS_HIGH, resource=_resource(store), payload={"store": store, **new})
+
+
+@contextlib.contextmanager
+def telling_of_a_refusal(store: str) -> Iterator[None]:
+    """A gate that refuses what is checked in this block becomes an event; it is raised all the same."""
+    try:
+        yield
+    except GateRefusedError as refused:
+        found = {"recall_at_10": f"{refused.recall_at_10:.3f}", "index": refused.key, "why": str(refused)}
+        emit_event(GATE_REFUSED, resource=_resource(store), payload={"store": store, **found})
+        raise
+
+
+def _resource(store: str) -> dict[str, str]:
+    return {"prefect.resource.id": f"lookalike.{policies.store_limit(store)}", "prefect.resource.name": store}
 
 
 @contextlib.contextmanager

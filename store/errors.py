@@ -10,6 +10,7 @@ LookalikeError
 │   ├── ArtifactError    a file of the store is missing, or is not what its hash says
 │   └── ManifestError    a manifest cannot be read; carries every problem found
 ├── VersionError     the version asked for does not exist, or cannot be published
+│   └── GateRefusedError  its index finds too few of the nearest faces
 ├── EncoderUnknownError  no such encoder, or its weights are not here
 └── QueryError       the picture asked with is not an image, or shows no face
 """
@@ -18,6 +19,7 @@ __all__ = [
     "ArtifactError",
     "EmptySourceError",
     "EncoderUnknownError",
+    "GateRefusedError",
     "LookalikeError",
     "ManifestError",
     "QueryError",
@@ -68,6 +70,20 @@ class ManifestError(StoreError):
 
 class VersionError(LookalikeError):
     """The version asked for does not exist, or cannot be published."""
+
+
+class GateRefusedError(VersionError):
+    """A version's index finds too few of the nearest faces; the old version stays.
+
+    Attributes:
+        recall_at_10: that was measured.
+        key: what the index is.
+    """
+
+    def __init__(self, sentence: str, *, recall_at_10: float = 0.0, key: str = "") -> None:
+        super().__init__(sentence)
+        self.recall_at_10 = recall_at_10
+        self.key = key
 
 
 class EncoderUnknownError(LookalikeError):

@@ -1,4 +1,4 @@
-"""The FAISS index file: an exact inner-product index under an id map.
+"""The FAISS index file: inner products under an id map.
 
 Bytes are checked by hash before FAISS sees them; ids are face ids; a search changes nothing.
 """
@@ -16,12 +16,16 @@ import numpy.typing as npt
 
 from store import index_trial
 from store.errors import ArtifactError
+from store.index_choice import Candidate, kind_for
 from store.index_search import index_size, indexed_ids, search
+from store.index_train import check_vectors, make_index
 from store.verified_files import is_noted, note
 
 __all__ = [
     "build_exact_index",
+    "build_index",
     "flat_vectors",
+    "index_bytes",
     "index_size",
     "indexed_ids",
     "load_index",
@@ -36,26 +40,43 @@ _SPARE_BYTES = 512 * 2**20
 _TRIAL_S = 120
 
 
-def build_exact_index(face_ids_N: npt.NDArray[np.int64], embeddings_ND: npt.NDArray[np.float32]) -> bytes:
-    """Serialise an exact index.
+def build_index(
+    candidate: Candidate, face_ids_N: npt.NDArray[np.int64], embeddings_ND: npt.NDArray[np.float32]
+) -> faiss.Index:
+    """An index of one kind.
 
     Args:
+        candidate: the kind.
         face_ids_N: int64, ascending and unique.
         embeddings_ND: float32, (N, D), unit length.
 
     Raises:
-        ArtifactError: ids are not ascending, or vectors are not finite and of unit length; the message names the first.
+        ArtifactError: ids are not ascending, vectors are not finite and of unit length, or too few to train on; the message
+            names the first.
     """
+    _check(face_ids_N, embeddings_ND)
+    if candidate.kind != "exact":
+        return make_index(candidate, face_ids_N, embeddings_ND)
+    index = faiss.IndexIDMap(faiss.IndexFlatIP(embeddings_ND.shape[1]))
+    index.add_with_ids(np.ascontiguousarray(embeddings_ND), face_ids_N)
+    return index
+
+
+def build_exact_index(face_ids_N: npt.NDArray[np.int64], embeddings_ND: npt.NDArray[np.float32]) -> bytes:
+    """Serialise an exact index; arguments and refusals as of `build_index`."""
+    return index_bytes(build_index(kind_for("exact", *embeddings_ND.shape), face_ids_N, embeddings_ND))
+
+
+def index_bytes(index: Any) -> bytes:
+    """An index as it stands in a file."""
+    return bytes(faiss.serialize_index(index))
+
+
+def _check(face_ids_N: npt.NDArray[np.int64], embeddings_ND: npt.NDArray[np.float32]) -> None:
     if np.any(np.diff(face_ids_N) <= 0):
         at = int(face_ids_N[1:][np.diff(face_ids_N) <= 0][0])
         raise ArtifactError(f"face {at} stands twice in the index or out of order; ids must ascend")
-    norms = np.linalg.norm(embeddings_ND, axis=1)
-    if not np.all(np.abs(norms - 1) < 1e-3):
-        at = int(np.flatnonzero(~(np.abs(norms - 1) < 1e-3))[0])
-        raise ArtifactError(f"the embedding of face {face_ids_N[at]} has length {norms[at]:.4g}, wanted 1")
-    index = faiss.IndexIDMap(faiss.IndexFlatIP(embeddings_ND.shape[1]))
-    index.add_with_ids(np.ascontiguousarray(embeddings_ND), face_ids_N)
-    return bytes(faiss.serialize_index(index))
+    check_vectors(face_ids_N, embeddings_ND)
 
 
 def load_index(data: bytes, *, where: str) -> faiss.Index:

@@ -5,7 +5,8 @@ dimensions, K answers a query, N faces.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -23,6 +24,7 @@ __all__ = [
     "allow",
     "index_size",
     "indexed_ids",
+    "one_core",
     "parts_of",
     "search",
 ]
@@ -30,6 +32,7 @@ __all__ = [
 NOBODY = -1
 """Stands in the place of a face id where an approximate search found fewer than were asked for; its cosine is -inf."""
 
+_TUNED_FOR = 10  # faces, in whose recall settings are tuned
 _FEW = 10_000  # so many faces are compared one by one in a few milliseconds
 
 
@@ -39,7 +42,7 @@ class SearchSettings:
 
     Attributes:
         nprobe: lists that are looked into, of an index of lists.
-        refine: answers that are compared again by their finer codes, as a multiple of k, where there are finer codes.
+        refine: answers that are compared again by their finer codes, as a multiple of k, or of ten where k is less.
         ef: candidates that a graph keeps.
     """
 
@@ -81,38 +84,55 @@ def indexed_ids(index: Any) -> npt.NDArray[np.int64]:
     return ids_N
 
 
+@contextmanager
+def one_core() -> Iterator[None]:
+    """In this block FAISS computes on one core, for this thread's searches."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What an index is made of, under its face ids.
 
     Attributes:
         whole: what is searched.
-        turned: whether queries are rotated first.
         finer: the codes by which the candidates are compared again, by row; None where there are none.
-        lists: where candidates come from, of an index of lists.
+        base: what candidates come from: `whole`, where nothing is compared again.
+        turn: what vectors are turned by before they are looked for in the base; None where they are not.
+        lists: the lists, of an index of lists.
         graph: the graph, of an index that is one.
+        blind: candidates come from codes that are compared in blocks, which know no filter.
     """
 
     whole: Any
-    turned: bool
     finer: Any | None
+    base: Any
+    turn: Any | None
     lists: Any | None
     graph: Any | None
+    blind: bool
 
 
 def parts_of(index: Any) -> Parts:
     """An opened index taken apart; nothing is copied."""
     whole = faiss.downcast_index(index.index)
-    turned = isinstance(whole, faiss.IndexPreTransform)
-    inner = faiss.downcast_index(whole.index) if turned else whole
-    finer = faiss.downcast_index(inner.refine_index) if isinstance(inner, faiss.IndexRefine) else None
-    base = inner if finer is None else faiss.downcast_index(inner.base_index)
+    refined = isinstance(whole, faiss.IndexRefine)
+    base = faiss.downcast_index(whole.base_index) if refined else whole
+    turned = isinstance(base, faiss.IndexPreTransform)
+    inner = faiss.downcast_index(base.index) if turned else base
     return Parts(
         whole=whole,
-        turned=turned,
-        finer=finer,
-        lists=base if isinstance(base, faiss.IndexIVF) else None,
-        graph=base if isinstance(base, faiss.IndexHNSW) else None,
+        finer=faiss.downcast_index(whole.refine_index) if refined else None,
+        base=base,
+        turn=faiss.downcast_VectorTransform(base.chain.at(0)) if turned else None,
+        lists=inner if isinstance(inner, faiss.IndexIVF) else None,
+        graph=inner if isinstance(inner, faiss.IndexHNSW) else None,
+        blind=isinstance(inner, faiss.IndexFastScan),
     )
 
 
@@ -207,23 +227,21 @@ def _ask(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Cosines and row numbers of the k nearest, -1 where fewer were found."""
     parts, total = parts_of(index), int(index.ntotal)
-    few = selector is not None and there <= _few(parts, settings, total)
-    whole, turned, exact = parts.whole, parts.turned, None if selector is None else faiss.SearchParameters(sel=selector)
+    few = selector is not None and (parts.blind or there <= _few(parts, settings, total))
+    whole, exact = parts.whole, None if selector is None else faiss.SearchParameters(sel=selector)
     if few and parts.finer is not None:  # the finer codes of all that are allowed
-        if turned:
-            queries_QD = whole.chain.at(0).apply(queries_QD)
-        whole, turned, parameters = parts.finer, False, exact
+        whole, parameters = parts.finer, exact
     elif few and parts.graph is not None:
         whole, parameters = faiss.downcast_index(parts.graph.storage), exact
     elif parts.lists is not None:
-        parameters = _list_parameters(parts, settings, selector, share=0.0 if few else there / total)
+        parameters = _list_parameters(parts, settings, selector, k=k, share=0.0 if few else there / total)
+    elif parts.blind and parts.finer is not None:
+        parameters = _refining(settings, k, None)
     elif parts.graph is not None:
         ef = max(k, int((settings.ef or 64) * total / there))
         parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
     else:
         parameters = exact
-    if turned:
-        parameters = faiss.SearchParametersPreTransform(index_params=parameters)
     found: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] = whole.search(queries_QD, k, params=parameters)
     return found
 
@@ -235,7 +253,7 @@ def _few(parts: Parts, settings: SearchSettings, total: int) -> float:
     return max(_FEW, 2 * total * (settings.nprobe or 1) / int(parts.lists.nlist))
 
 
-def _list_parameters(parts: Parts, settings: SearchSettings, selector: Any, *, share: float) -> Any:
+def _list_parameters(parts: Parts, settings: SearchSettings, selector: Any, *, k: int, share: float) -> Any:
     """For an index of lists; the smaller the share of its faces that is allowed, the more lists are looked into."""
     assert parts.lists is not None  # noqa: S101
     nlist, nprobe = int(parts.lists.nlist), settings.nprobe or 1
@@ -246,6 +264,14 @@ def _list_parameters(parts: Parts, settings: SearchSettings, selector: Any, *, s
     elif isinstance(parts.lists, faiss.IndexIVFPQ):
         kind = faiss.IVFPQSearchParameters
     parameters = kind(nprobe=chosen, sel=selector)
+    if parts.turn is not None:
+        parameters = faiss.SearchParametersPreTransform(index_params=parameters)
     if parts.finer is None:
         return parameters
-    return faiss.IndexRefineSearchParameters(k_factor=float(settings.refine or 1), base_index_params=parameters)
+    return _refining(settings, k, parameters)
+
+
+def _refining(settings: SearchSettings, k: int, base: Any) -> Any:
+    """For an index with finer codes; who asks for one face has as many candidates compared again as who asks for ten."""
+    factor = float(settings.refine or 1) * max(1.0, _TUNED_FOR / k)
+    return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=base)

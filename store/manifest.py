@@ -88,7 +88,7 @@ class EncoderRecord(_Record):
 
 
 class IndexRecord(_Record):
-    """The index: what it is, why it was chosen, how it came to be."""
+    """The index: what it is, why it was chosen, what it was allowed, what else was measured, how it came to be."""
 
     key: str
     metric: Literal["inner_product"]
@@ -97,6 +97,8 @@ class IndexRecord(_Record):
     change: Literal["rebuilt", "updated"]
     bytes: Count
     sha256: Sha256
+    budget: dict[str, Any] | None = None
+    measured: list[dict[str, Any]] = []
 
 
 class Manifest(_Record):

@@ -31,7 +31,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: on GPUs, a process each")
     parser.add_argument("--shard-photos", type=int, default=256, help="photos a shard, about (default: 256)")
+    _add_budget(parser)
     add_how_to_compare(parser)
+
+
+def _add_budget(parser: argparse.ArgumentParser) -> None:
+    """What the index may take; what is not given stays as the version before had it."""
+    parser.add_argument(
+        "--memory", metavar="SIZE", help="that the index may hold while it answers, such as 512M or 8G (at first: 4G)"
+    )
+    parser.add_argument(
+        "--latency", type=float, metavar="MS", help="milliseconds that a query may take on one core (at first: 20)"
+    )
+    parser.add_argument(
+        "--recall", type=float, help="recall@10 that an approximate index is tuned for (at first, and at least: 0.95)"
+    )
 
 
 def add_how_to_compare(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +74,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             full=args.full,
             cluster=args.cluster,
             device=args.device,
+            memory=args.memory,
+            latency_ms=args.latency,
+            recall=args.recall,
         )
 
 
@@ -91,7 +108,7 @@ def show(result: dict[str, Any]) -> str:
     if result["index"]:
         index = result["index"]
         recall = "not measured" if index["recall_at_10"] is None else f"{index['recall_at_10']:.3f}"
-        lines.append(f"index: {index['key']}, recall@10 {recall}, {index['bytes']:,} bytes")
+        lines += [f"index: {index['key']}, recall@10 {recall}, {index['bytes']:,} bytes", f"  {index['why']}"]
     lines.append("seconds: " + ", ".join(f"{stage} {s:.1f}" for stage, s in seconds.items()))
     return "\n".join(lines)
 

@@ -64,6 +64,8 @@ def _success(store: str, summary: dict[str, Any]) -> CollectorRegistry:
     gauge("faces", "Faces in the current version.", {(): summary["faces"]})
     gauge("photos", "Photos in the current version.", {(s,): n for s, n in summary["photos"].items()}, ("status",))
     gauge("index_bytes", "Bytes of the current version's index.", {(): index["bytes"]})
+    if (recall := index.get("recall_at_10")) is not None:
+        gauge("index_recall_at_10", "Recall@10 that the gate found, from 0 to 1.", {(): recall})
     return registry
 
 

@@ -40,14 +40,11 @@ def build_table(summary: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def index_card(summary: dict[str, Any]) -> str:
-    """Markdown: which index was chosen and why, how large it is, and what it is made with."""
-    index = summary["index"]
+    """Markdown: which index was chosen and why, what it was allowed, how right and quick it is, and whether the gate took it."""
     rows = {
         "version": summary["version"],
         "faces": f"{summary['faces']:,}",
-        "index": f"`{index['key']}`",
-        "why": index["why"],
-        "bytes": f"{index['bytes']:,}",
+        **summary["index"]["rows"],
         "encoder": f"`{summary['encoder']}`",
     }
     lines = [f"| {name} | {str(value).replace('|', '&#124;')} |" for name, value in rows.items()]

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from store.errors import ArtifactError
 from store.fingerprints import content_sha256, sha256_hex, short_hash
 from store.forgotten import Forgotten, tag
-from store.index_file import build_exact_index
 from store.layout import embeddings_path, faces_path, photos_path, version_file, version_folder
 from store.manifest import FileRecord, Manifest, ShardRecord
 from store.schemas import (
@@ -32,6 +31,7 @@ from store.schemas import (
 from store.shards import commit_shard, read_faces, read_photos, read_vectors
 from store.storage import Storage
 from store.versions import MANIFEST, PublishedVersion, read_file
+from tasks.steps.choose_index import build_as_recorded
 from tasks.steps.forgotten_rows import without_forgotten
 from tasks.steps.report import write_report
 
@@ -139,18 +139,20 @@ def _files(
     ids = [row["face_id"] for row in faces]
     photo_table = pa.Table.from_pylist(photos, schema=VERSION_PHOTOS)
     face_table = pa.Table.from_pylist(faces, schema=VERSION_FACES)
+    built = build_as_recorded(old.index, np.asarray(ids, np.int64), _vectors(storage, old, shards, ids))
     files = {
-        "index.faiss": build_exact_index(np.asarray(ids, np.int64), _vectors(storage, old, shards, ids)),
+        "index.faiss": built.data,
         "photos.parquet": to_parquet(photo_table, VERSION_PHOTOS),
         "faces.parquet": to_parquet(face_table, VERSION_FACES),
     }
     counts = Counter(row["status"] for row in photos)
     counts["forgotten"] = old.photos - len(photos)
-    index = {"bytes": len(files["index.faiss"]), "sha256": sha256_hex(files["index.faiss"]), "change": "rebuilt"}
+    index: Row = {"key": built.key, "parameters": built.parameters, "why": built.why, "change": "rebuilt"}
+    index |= {"bytes": len(built.data), "sha256": sha256_hex(built.data)}
     manifest = old.model_copy(
         update={
             "shards": shards,
-            "index": old.index.model_copy(update={**index, "key": "Flat", "parameters": {}}),
+            "index": old.index.model_copy(update=index),
             "files": _records(files),
             "counts": {status: counts.get(status, 0) for status in STATUSES},
             "faces": len(faces),

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from store.fingerprints import sha256_hex
 from store.forgotten import read_forgotten
+from store.index_choice import AskedBudget, IndexBudget
 from store.layout import compaction_path, embeddings_path, open_store, photos_path, request_path
 from store.manifest import Manifest
 from store.refs import ArtifactRef
@@ -21,7 +22,7 @@ from tasks.steps.contract import Contract
 from tasks.steps.list_photos import ListedSource, list_photos
 from tasks.steps.plan_compaction import Merged, compact
 
-__all__ = ["BuildPlan", "PlanCounts", "compare_source", "discard_plan", "plan_build"]
+__all__ = ["BuildPlan", "PlanCounts", "compare_source", "discard_plan", "plan_build", "with_budget"]
 
 Row = dict[str, Any]
 
@@ -46,6 +47,7 @@ class BuildPlan:
         embedded: names of all these shards that the encoder's embeddings are stored for.
         needed: False when the next version would be the parent again.
         only_retries: nothing but failed photos is tried again; when they fail once more, there is nothing to publish.
+        budget: of the index.
     """
 
     parent: int | None
@@ -63,6 +65,7 @@ class BuildPlan:
     embedded: frozenset[str]
     needed: bool
     only_retries: bool
+    budget: IndexBudget
 
 
 def compare_source(source: str, *, store: str, contract: Contract, look_at: LookAt = "stamps") -> PlanCounts:
@@ -133,7 +136,14 @@ def plan_build(
         kept=_kept_refs(storage, manifest, _names(kept)),
         needed=found.counts.differs or others,
         only_retries=not (found.counts.added or found.counts.changed or found.counts.removed or others),
+        budget=IndexBudget.of(manifest.index.budget if manifest else None),
     )
+
+
+def with_budget(plan: BuildPlan, asked: AskedBudget) -> BuildPlan:
+    """The plan with what was asked of its index; another budget than the parent's makes another version."""
+    budget = asked.after(plan.budget)
+    return plan if budget == plan.budget else replace(plan, budget=budget, needed=True, only_retries=False)
 
 
 def discard_plan(plan: BuildPlan, *, store: str) -> None:

@@ -9,6 +9,8 @@ from models.same_person import Calibration
 from store.manifest import Manifest
 from tasks.steps.calibrate_version import LEAST_PAIRS, LEAST_PEOPLE, calibration_of
 from tasks.steps.calibration_picture import probability_svg, reliability_svg
+from tasks.steps.index_picture import latency_svg, recall_svg
+from tasks.steps.index_words import index_rows
 from tasks.steps.pages import render
 
 __all__ = ["count_rejects", "write_report"]
@@ -34,6 +36,8 @@ def write_report(manifest: Manifest, *, faces: pa.Table, photos: pa.Table) -> by
         labelled_faces=sum(labels.values()),
         calibration=calibration,
         pictures=_pictures(calibration, manifest.faces),
+        index_pictures=[picture for picture in (recall_svg(manifest), latency_svg(manifest)) if picture],
+        rows=index_rows(manifest),
         least_people=LEAST_PEOPLE,
         least_pairs=LEAST_PAIRS,
     )

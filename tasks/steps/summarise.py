@@ -11,6 +11,7 @@ from store.schemas import VERSION_PHOTOS, from_parquet
 from store.storage import Storage
 from store.versions import PublishedVersion, current_number, read_file, read_version
 from tasks.steps.find_faces import shard_of
+from tasks.steps.index_words import index_rows
 from tasks.steps.plan_build import BuildPlan
 from tasks.steps.report import count_rejects
 
@@ -60,6 +61,11 @@ def summarise_build(
             "why": manifest.index.why,
             "recall_at_10": (manifest.metrics or {}).get("recall_at_10"),
             "bytes": manifest.index.bytes,
+            "parameters": manifest.index.parameters,
+            "budget": manifest.index.budget,
+            "metrics": manifest.metrics,
+            "gate": manifest.gate,
+            "rows": index_rows(manifest),
         },
         "encoder": manifest.encoder.id if manifest else None,
         "embedded": _embedded(storage, plan, manifest) if manifest and published else _NOTHING_EMBEDDED,

@@ -10,14 +10,15 @@ import pyarrow.compute as pc
 
 from store.errors import LookalikeError
 from store.fingerprints import content_sha256, sha256_hex
-from store.index_file import build_exact_index
 from store.layout import embeddings_path, faces_path, open_store, photos_path
 from store.manifest import ContractRecord, EncoderRecord, FileRecord, IndexRecord, Manifest, ShardRecord
 from store.refs import ArtifactRef
 from store.schemas import FACES, PHOTOS, PLAN, STATUSES, VERSION_FACES, VERSION_PHOTOS, from_parquet, to_parquet
 from store.storage import Storage
 from store.versions import read_version
+from tasks.steps.choose_index import BuiltIndex, build_chosen
 from tasks.steps.contract import Contract
+from tasks.steps.held_out_queries import held_out_queries
 from tasks.steps.plan_build import BuildPlan
 from tasks.steps.resolve_encoder import EncoderRef
 from tasks.steps.version_tables import read_before, read_face_vectors, version_faces, version_photos
@@ -27,12 +28,13 @@ __all__ = ["DRAFT", "write_index"]
 DRAFT = "draft.json"
 """The manifest of a version that is not checked yet, beside its files."""
 
-_EXACT = "exact search: every face is compared with the query; nothing approximate has to prove itself at this size"
 _LIBRARIES = ("faiss-cpu", "numpy", "onnxruntime", "openvino", "pillow", "pillow-heif", "prefect", "pyarrow", "torch")
 
 
 def write_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: EncoderRef) -> ArtifactRef:
     """Write a version's index, tables and draft manifest under the store's runs/.
+
+    The index is chosen for the faces and the plan's budget.
 
     Args:
         plan: every shard in it is committed and embedded.
@@ -42,6 +44,10 @@ def write_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: Enc
 
     Returns:
         The draft manifest; its rows are the faces in the index.
+
+    Raises:
+        ArtifactError: a face has no embedding, or one that is none; the message names it.
+        VersionError: no index fits into the budget's memory; the message has the figures.
     """
     storage = open_store(store, create=True)
     parent = None if plan.parent is None else read_version(storage, plan.parent)
@@ -50,8 +56,7 @@ def write_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: Enc
     planned = from_parquet(data, PLAN, where=plan.table.uri)
     photos = version_photos(storage, planned, before, contract=contract.id)
     faces = version_faces(storage, photos, before, contract=contract.id)
-    counts = _counts(plan, photos)
-    _check_sums(plan, photos, faces, counts)
+    _check_sums(plan, photos, faces)
     same_encoder = before.manifest is not None and before.manifest.encoder.id == encoder.id
     vectors_ND = read_face_vectors(
         storage,
@@ -61,8 +66,14 @@ def write_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: Enc
         recorded=before.manifest if same_encoder else None,
     )
     ids_N = faces["face_id"].to_numpy()
+    built = build_chosen(
+        ids_N,
+        vectors_ND,
+        budget=plan.budget,
+        queries=lambda: held_out_queries(storage, faces, contract=contract.id, encoder=encoder.id, purpose="tune"),
+    )
     files = {
-        "index.faiss": build_exact_index(ids_N, vectors_ND),
+        "index.faiss": built.data,
         "photos.parquet": to_parquet(photos, VERSION_PHOTOS),
         "faces.parquet": to_parquet(faces, VERSION_FACES),
     }
@@ -71,9 +82,9 @@ def write_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: Enc
         plan,
         photos=photos,
         ids=ids_N.tolist(),
-        counts=counts,
         shards=shards,
         files=files,
+        built=built,
         contract=contract,
         encoder=encoder,
     )
@@ -94,7 +105,8 @@ def _counts(plan: BuildPlan, photos: pa.Table) -> dict[str, int]:
     return counts | {"forgotten": plan.forgotten + plan.table.rows - photos.num_rows}
 
 
-def _check_sums(plan: BuildPlan, photos: pa.Table, faces: pa.Table, counts: dict[str, int]) -> None:
+def _check_sums(plan: BuildPlan, photos: pa.Table, faces: pa.Table) -> None:
+    counts = _counts(plan, photos)
     if sum(counts.values()) != plan.table.rows + plan.forgotten:
         raise LookalikeError(
             f"the version lost photos: {plan.table.rows + plan.forgotten} planned, {sum(counts.values())} counted"
@@ -112,14 +124,14 @@ def _manifest(
     *,
     photos: pa.Table,
     ids: list[int],
-    counts: dict[str, int],
     shards: list[ShardRecord],
     files: dict[str, bytes],
+    built: BuiltIndex,
     contract: Contract,
     encoder: EncoderRef,
 ) -> Manifest:
     rows = zip(*(photos[name].to_pylist() for name in ("uri", "photo_sha256", "status")), strict=True)
-    index = files["index.faiss"]
+    counts = _counts(plan, photos)
     return Manifest(
         format=1,
         version=1,  # the number is given when it is published
@@ -132,13 +144,15 @@ def _manifest(
         shards=shards,
         tombstones=[],
         index=IndexRecord(
-            key="Flat",
+            key=built.key,
             metric="inner_product",
-            parameters={},
-            why=_EXACT,
+            parameters=built.parameters,
+            why=built.why,
             change="rebuilt",
-            bytes=len(index),
-            sha256=sha256_hex(index),
+            bytes=len(built.data),
+            sha256=sha256_hex(built.data),
+            budget=plan.budget.as_json(),
+            measured=list(built.measured),
         ),
         files={name: FileRecord(bytes=len(data), sha256=sha256_hex(data)) for name, data in files.items()},
         counts=counts,

@@ -62,6 +62,9 @@ def test_a_build_leaves_a_table_an_index_card_and_a_link_to_its_report(built):
     assert float(rows["speed", "new photos a second"]) > 0
     assert f"{built['summary']['index']['bytes']:,}" in found["index"].data
     assert "Flat" in found["index"].data
+    assert "exact search: 6 faces of 32 dimensions are compared" in found["index"].data
+    assert "passed: recall@10 of at least 0.95" in found["index"].data
+    assert "4 GiB, 20 ms a query, recall@10 of 0.95" in found["index"].data
     assert f"file://{built['store']}/versions/000001/report.html" in found["report"].data
 
 
@@ -140,3 +143,26 @@ def test_figures_are_left_for_prometheus_and_a_failure_has_its_own_file(built, t
     (failed,) = tmp_path.glob("lookalike_failure_*.prom")
     assert f'lookalike_build_last_failure_timestamp_seconds{{store="{built["store"]}"}}' in failed.read_text()
     assert Path(built["store"]).name in failed.name
+
+
+def test_a_gate_that_refuses_an_index_becomes_an_event_and_the_old_version_stays(built, prefect_server):
+    from prefect import settings
+
+    from flows.build_index import build_index
+    from store.errors import GateRefusedError
+    from store.layout import open_store
+    from store.versions import current_number
+
+    changes = {settings.PREFECT_API_URL: prefect_server, settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with settings.temporary_settings(changes), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.steps.prove_index.RECALL_GATE", 1.01)  # more than any index reaches
+        with pytest.raises(
+            GateRefusedError, match=r"the gate refused the version: recall@10 is 1.000, wanted at least 1.01"
+        ):
+            build_index(source=str(built["source"]), store=built["store"], workers=1, latency_ms=7)
+    (event,) = events(built, "lookalike.gate.refused", wanted=1)
+    assert event["payload"]["recall_at_10"] == "1.000"
+    assert event["payload"]["index"] == "Flat"
+    assert "the old version stays" in event["payload"]["why"]
+    assert event["resource"]["prefect.resource.name"] == built["store"]
+    assert current_number(open_store(built["store"])) == 1

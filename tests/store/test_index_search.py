@@ -26,10 +26,6 @@ EVERYTHING = SearchSettings(nprobe=LISTS, refine=300, ef=4_000)
 
 def index_of(key: str, ids: npt.NDArray[np.int64] = IDS) -> Any:
     inner = faiss.index_factory(D, key, faiss.METRIC_INNER_PRODUCT)
-    if "RaBitQ" in key:
-        turn = faiss.RandomRotationMatrix(D, D)
-        turn.init(1)
-        inner = faiss.IndexPreTransform(turn, inner)
     inner.train(GALLERY)
     index = faiss.IndexIDMap(inner)
     index.add_with_ids(GALLERY, ids)
@@ -40,8 +36,10 @@ KINDS = [
     "Flat",
     f"IVF{LISTS},Flat",
     f"IVF{LISTS},SQ8",
-    f"IVF{LISTS},RaBitQ,Refine(SQ8)",
+    f"RR{D},IVF{LISTS},RaBitQ,Refine(SQ8)",
+    f"PCA8,IVF{LISTS},SQ8,Refine(SQ8)",
     f"IVF{LISTS},PQ8x4,Refine(SQ8)",
+    "PCA16,PQ8x4fs,Refine(SQ8)",
     "HNSW16,Flat",
 ]
 

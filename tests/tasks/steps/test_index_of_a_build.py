@@ -1,0 +1,193 @@
+"""A store whose index is approximate, from photos to answers, and through everything that opens a version."""
+
+import html
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from store.errors import GateRefusedError, VersionError
+from store.index_choice import AskedBudget, IndexBudget
+from store.layout import open_store
+from store.schemas import VERSION_FACES, from_parquet
+from store.versions import current_number, read_file, read_version
+from tasks.steps.check_version import check_version
+from tasks.steps.contract import Contract
+from tasks.steps.forget import forget_now
+from tasks.steps.forget_exclude import Wish
+from tasks.steps.held_out_queries import held_out_queries
+from tasks.steps.open_version import open_version
+from tasks.steps.plan_build import with_budget
+from tasks.steps.publish_version import publish_version
+from tasks.steps.verify_store import verify_store
+
+Paint = Callable[[Path, int | None], Path]
+PHOTOS = 96
+TIGHT = AskedBudget(memory_bytes=9_000)  # exact search holds 13,056
+
+
+def build(builder: Any, photos: Path, asked: AskedBudget = TIGHT) -> Any:
+    plan = with_budget(builder.plan(photos), asked)
+    assert plan.needed
+    checked = check_version(builder.draft(plan), store=builder.store)
+    publish_version(checked.draft, store=builder.store, plan=plan)
+    return read_version(open_store(builder.store)).manifest
+
+
+@pytest.fixture(autouse=True)
+def small_galleries_count(monkeypatch: pytest.MonkeyPatch, easy_faces: None) -> None:
+    monkeypatch.setattr("store.index_choice.FEWEST_FOR_CODES", 32)
+
+
+@pytest.fixture(scope="module")
+def made(
+    small_encoder: Any, make_builder: Any, middle_faces: Any, paint: Paint, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, Path]:
+    """A store with one approximate version, and its photos; not to be changed."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(small_encoder[0], folder / "store")
+    for n in range(PHOTOS):
+        paint(folder / "photos" / f"{n}.png", n)
+    builder = make_builder(store=str(folder / "store"), contract=Contract(), encoder=small_encoder[1], shard_photos=32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.steps.find_faces.find_in_photos", middle_faces)
+        patch.setattr("store.index_choice.FEWEST_FOR_CODES", 32)
+        build(builder, folder / "photos")
+    return builder, folder / "photos"
+
+
+@pytest.fixture
+def copy(made: tuple[Any, Path], tmp_path: Path) -> Any:
+    """One that a test may change."""
+    shutil.copytree(made[0].store, tmp_path / "copy")
+    return replace(made[0], store=str(tmp_path / "copy"))
+
+
+def test_the_manifest_says_what_was_chosen_why_and_what_it_was_measured_to_do(made: tuple[Any, Path]) -> None:
+    manifest = read_version(open_store(made[0].store)).manifest
+    assert manifest.index.key != "Flat"
+    assert manifest.index.budget == {"memory_bytes": 9_000, "latency_ms": 20.0, "recall": 0.95}
+    assert "approximate search" in manifest.index.why
+    assert manifest.index.measured[0]["points"]
+    metrics = manifest.metrics
+    assert metrics["recall_at_10"] >= 0.95
+    assert {"recall_at_1", "recall_at_100", "p50_ms", "p99_ms", "queries_per_s", "recall_at_10_filtered"} <= set(
+        metrics
+    )
+    assert metrics["queries_from"] == "stored crops changed and embedded again"
+    assert manifest.gate == {"recall_at_10": 0.95, "passed": True}
+
+
+def test_the_report_shows_choice_recall_gate_and_both_pictures(made: tuple[Any, Path]) -> None:
+    storage = open_store(made[0].store)
+    version = read_version(storage)
+    text = read_file(storage, version, "report.html").decode()
+    assert html.escape(version.manifest.index.why) in text
+    assert "8.79 KiB, 20 ms a query, recall@10 of 0.95" in text
+    assert "passed: recall@10 of at least 0.95 was asked for" in text
+    assert re.search(
+        r"recall</th><td>@1 \d\.\d{3}, @10 \d\.\d{3}, @100 \d\.\d{3}, against a plain matrix product, 48 queries", text
+    )
+    assert "where 10% of the faces may be found" in text
+    assert text.count('aria-label="recall by latency"') == text.count('aria-label="latency"') == 1
+    points = sum(len(one["points"]) for one in version.manifest.index.measured)
+    assert text.count("<circle") == points  # a dot a setting
+
+
+def test_it_opens_with_its_settings_and_every_check_of_the_store_holds(made: tuple[Any, Path]) -> None:
+    storage = open_store(made[0].store)
+    opened, refused = open_version(storage, None)
+    assert refused == ()
+    assert opened.settings.as_json() == {
+        name: value for name, value in opened.version.manifest.index.parameters.items() if name != "kind"
+    }
+    assert len(opened.faces) == PHOTOS
+    assert verify_store(made[0].store).problems == []
+
+
+def test_a_build_without_a_word_on_the_budget_keeps_it_and_publishes_nothing(made: tuple[Any, Path]) -> None:
+    plan = made[0].plan(made[1])
+    assert plan.budget == IndexBudget(memory_bytes=9_000)
+    assert not with_budget(plan, AskedBudget()).needed
+    assert not with_budget(plan, TIGHT).needed
+    assert with_budget(plan, AskedBudget(latency_ms=5)).needed
+
+
+def test_another_budget_makes_another_index_of_the_same_faces(copy: Any, made: tuple[Any, Path]) -> None:
+    before = read_version(open_store(copy.store)).manifest
+    manifest = build(copy, made[1], AskedBudget(memory_bytes=2**30))
+    assert (manifest.version, manifest.index.key, manifest.faces) == (2, "Flat", PHOTOS)
+    assert manifest.content_sha256 == before.content_sha256
+
+
+def test_a_budget_that_nothing_meets_keeps_the_old_version(copy: Any, made: tuple[Any, Path]) -> None:
+    with pytest.raises(
+        VersionError, match=r"no index of 96 faces of 32 dimensions fits into 50 bytes: the smallest, PCA16"
+    ):
+        build(copy, made[1], AskedBudget(memory_bytes=50))
+    assert current_number(open_store(copy.store)) == 1
+
+
+def test_the_gate_refuses_an_index_that_is_asked_too_little_and_the_old_version_stays(
+    copy: Any, made: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.steps.measure_index._REFINE", (1.0,))
+    monkeypatch.setattr("tasks.steps.choose_index._TRIALS", 1)
+    monkeypatch.setattr("store.index_search._TUNED_FOR", 1)
+    with pytest.raises(
+        GateRefusedError, match=r"the gate refused the version: recall@10 is 0\.\d+, wanted at least 0.95"
+    ):
+        build(copy, made[1], AskedBudget(memory_bytes=8_000))
+    assert current_number(open_store(copy.store)) == 1
+
+
+def test_who_is_forgotten_is_gone_from_an_approximate_index_which_is_trained_anew(
+    copy: Any, made: tuple[Any, Path]
+) -> None:
+    storage = open_store(copy.store)
+    before = read_version(storage).manifest
+    forget_now(Wish("photo", str(made[1] / "7.png")), store=copy.store)
+    manifest = read_version(storage).manifest
+    assert manifest.index.key.split(",")[-1] == before.index.key.split(",")[-1]
+    assert manifest.index.parameters == before.index.parameters
+    opened, _ = open_version(storage, None)
+    assert len(opened.faces) == opened.index.ntotal == PHOTOS - 1
+    assert verify_store(copy.store).problems == []
+
+
+def test_queries_that_tune_and_queries_of_the_gate_are_of_different_faces_and_none_is_stored(
+    made: tuple[Any, Path],
+) -> None:
+    storage = open_store(made[0].store)
+    version = read_version(storage)
+    faces = from_parquet(read_file(storage, version, "faces.parquet"), VERSION_FACES, where="x")
+    opened, _ = open_version(storage, None)
+    sets = {
+        purpose: held_out_queries(
+            storage, faces, contract=version.manifest.contract.id, encoder=version.manifest.encoder.id, purpose=purpose
+        )
+        for purpose in ("tune", "gate")
+    }
+    again = held_out_queries(
+        storage, faces, contract=version.manifest.contract.id, encoder=version.manifest.encoder.id, purpose="gate"
+    )
+    assert np.array_equal(sets["gate"], again)
+    assert len(sets["tune"]) == len(sets["gate"]) == PHOTOS // 2
+    np.testing.assert_allclose(np.linalg.norm(sets["tune"], axis=1), 1, atol=1e-4)
+    assert (sets["tune"] @ sets["gate"].T).max() < 0.99999
+    assert opened.index.ntotal == PHOTOS
+
+
+def test_a_manifest_of_before_budgets_reads_as_one_of_the_default(made: tuple[Any, Path]) -> None:
+    manifest = read_version(open_store(made[0].store)).manifest
+    document = json.loads(manifest.to_json())
+    del document["index"]["budget"], document["index"]["measured"]
+    old = type(manifest).model_validate_json(json.dumps(document))
+    assert IndexBudget.of(old.index.budget) == IndexBudget()
+    assert old.index.measured == []
