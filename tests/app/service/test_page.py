@@ -265,7 +265,7 @@ def test_all_can_be_done_with_the_keyboard_alone(service: Any, gallery: Any, ope
     second = page.locator("#matches li:nth-child(2) .name").text_content()
     page.locator("#shown-name", has_text=second).wait_for()
     page.keyboard.press("Escape")
-    assert page.evaluate("() => document.activeElement === document.querySelector('#matches li:nth-child(2) .thumb')")
+    page.wait_for_function("() => document.activeElement === document.querySelector('#matches li:nth-child(2) .thumb')")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")  # find this one
     page.locator(".caption", has_text=second).wait_for()

@@ -1,6 +1,7 @@
 """`lookalike serve` as a user starts it: a process of its own, told to stop while it answers; two workers at one address."""
 
 import contextlib
+import io
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 
 @contextlib.contextmanager
@@ -48,15 +50,29 @@ def ask(url: str, photo: bytes) -> httpx.Response:
     return httpx.post(f"{url}/api/search", files={"photo": photo}, timeout=60)
 
 
+def enlarged(file: Path) -> bytes:
+    """A photo that takes a while to answer."""
+    sink = io.BytesIO()
+    with Image.open(file) as photo:
+        photo.convert("RGB").resize((3000, 3000)).save(sink, "JPEG")
+    return sink.getvalue()
+
+
+def inside(url: str) -> int:
+    found = re.search(r"^lookalike_queries_inside (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
+    return int(float(found[1])) if found else 0
+
+
 def test_a_service_that_is_told_to_stop_answers_what_it_has_begun(own_gallery: Any, tmp_path: Path) -> None:
     answers: list[int] = []
-    photo = own_gallery.files()[0].read_bytes()
+    photo = enlarged(own_gallery.files()[0])
     with command(own_gallery.store, tmp_path) as (process, url):
         threads = [threading.Thread(target=lambda: answers.append(ask(url, photo).status_code)) for _ in range(6)]
         for thread in threads:
             thread.start()
-        while "lookalike_queries_inside 6.0" not in httpx.get(f"{url}/metrics").text:
-            assert len(answers) < 6, "all were answered before anybody looked: ask more at once"
+        while inside(url) + len(answers) < 6:
+            time.sleep(0.02)
+        assert len(answers) < 6, "all were answered before anybody looked: ask with a larger photo"
         process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join()
