@@ -148,14 +148,17 @@ def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) ->
 def prefect_api(prefect_server: str) -> Iterator[str]:
     """Flows called in the test run against the server."""
     from prefect import settings
+    from prefect.events.worker import EventsWorker
 
     changes = {
         settings.PREFECT_API_URL: prefect_server,
         settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         settings.PREFECT_LOGGING_TO_API_ENABLED: False,  # sent by a thread that outlives the server
     }
+    EventsWorker.drain_all(timeout=5)  # one of another server's would go on trying to reach that one
     with settings.temporary_settings(changes):
         yield prefect_server
+        EventsWorker.drain_all(timeout=5)
 
 
 @contextlib.contextmanager
