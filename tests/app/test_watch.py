@@ -47,7 +47,7 @@ def test_a_recorded_notification_is_received_and_nothing_else_is(port: int) -> N
         assert httpx.post(url, content=b" " * 2**21).status_code == 413
         assert httpx.get(url).status_code == 405
         assert httpx.get(f"http://127.0.0.1:{port}/docs").status_code == 404
-    assert told == [["s3://archive/2026/gopher.jpg"]]
+    assert told == [["s3://archive/2026/red flower+ä &%41.jpg"]]
 
 
 @pytest.mark.parametrize(
