@@ -52,7 +52,8 @@ def exported_schema(dimension: int) -> pa.Schema:
 def export_faces(number: int, folder: Path, *, store: str, most_faces: int = _MOST_FACES) -> ExportedFaces:
     """Write `faces-00000.parquet`, … and `_export.json`, which says what they are of; every hash is checked on the way.
 
-    (Readers of Parquet folders pass over names that begin with `_`.) Embeddings are read shard by shard; no more of them than one file's are in memory, besides the version's table of faces.
+    (Readers of Parquet folders pass over names that begin with `_`.) Embeddings are read shard by shard; no more of them than one
+    file's are in memory, besides the version's table of faces.
 
     Args:
         number: the version's.
