@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.machine import describe_machine
+from store.encoders import promote_encoder
 from store.fingerprints import face_id, sha256_hex
 from store.layout import open_store
 from store.refs import ArtifactRef
@@ -36,7 +37,7 @@ from tasks.steps.find_faces import shard_of
 from tasks.steps.list_photos import ListedSource
 from tasks.steps.plan_build import BuildPlan, plan_build
 from tasks.steps.publish_version import publish_version
-from tasks.steps.resolve_encoder import EncoderRef
+from tasks.steps.resolve_encoder import EncoderRef, resolve_encoder
 from tasks.steps.train_encoder import NetworkSettings, new_encoder
 from tasks.steps.write_index import write_index
 
@@ -101,6 +102,8 @@ def measure_sizes(sizes: tuple[tuple[int, int], ...]) -> list[Row]:
     for photos, dimension in sizes:
         with tempfile.TemporaryDirectory() as folder:
             store = str(Path(folder, "store"))
+            encoder = new_encoder(store, settings=NetworkSettings(width=0.25, dimension=dimension))
+            promote_encoder(open_store(store), encoder)
             steps = {}
             for name in ("everything", "none", "one_percent"):
                 for step in ("plan", "shards", "publish"):
@@ -123,8 +126,7 @@ def _in_child(step: str, store: str, name: str, photos: int, dimension: int) -> 
 
 def _step(step: str, store: str, name: str, photos: int, dimension: int) -> Row:
     """One step in this process: its seconds, and the memory at its peak over that before it."""
-    encoder = EncoderRef(id="e" * 32, name="drawn", dimension=dimension)
-    storage = open_store(store, create=True)
+    storage, encoder = open_store(store), resolve_encoder(None, store=store)
     listed = list_drawn(storage, photos + (photos // 100 if name == "one_percent" else 0))
     before = _peak_mib()
     started = time.perf_counter()

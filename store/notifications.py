@@ -2,6 +2,7 @@
 
 Known are the S3 event of AWS, MinIO, Ceph and others that speak S3 ({"Records": [...]}), and EventBridge's form of it ({"detail":
 {...}}). Whoever gets one looks at the bucket itself: a notification says where to look, never what is there.
+Keys come quoted as in a form, save from Ceph (16) and EventBridge, which send them as they are.
 """
 
 import json
@@ -60,13 +61,15 @@ def _of_record(record: dict[str, Any]) -> list[str]:
     kind = record["eventName"].removeprefix("s3:")  # MinIO's and Ceph's begin so
     if not kind.startswith(_KINDS):
         return []
-    return [_uri(record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))]
+    key = record["s3"]["object"]["key"]
+    plain = record.get("eventSource") == "ceph:s3"
+    return [_uri(record["s3"]["bucket"]["name"], key if plain else unquote_plus(key))]
 
 
 def _of_detail(kind: str, detail: dict[str, Any]) -> list[str]:
     if not kind.startswith(_KINDS):
         return []
-    return [_uri(detail["bucket"]["name"], detail["object"]["key"])]  # EventBridge does not quote keys
+    return [_uri(detail["bucket"]["name"], detail["object"]["key"])]
 
 
 def _uri(bucket: str, key: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from tasks.steps.children import children, gpus
 __all__ = ["ChildrenOfWorker", "on_cluster", "scheduler_of"]
 
 _SCHEMES = {"dask": "tcp", "dask+tls": "tls"}
+_TRIMMING = "MALLOC_TRIM_THRESHOLD_"
+"""Dask has its workers give freed memory back at once; in children, which want as much again a moment later, detecting takes half as long again."""
 
 
 @contextlib.contextmanager
@@ -81,6 +84,7 @@ class ChildrenOfWorker(WorkerPlugin):
         multiprocessing.current_process().daemon = (
             False  # a nanny's worker may have no children otherwise; these leave with it
         )
+        os.environ.pop(_TRIMMING, None)
         slots = gpus() if self._device == "cuda" else ()
         self._ending.enter_context(children(len(slots) or worker.state.nthreads, gpus=slots))
 

@@ -114,8 +114,10 @@ class SearchAnswer(_Sent):
     version: int
     revision: int = Field(description="raised when somebody was forgotten")
     warnings: list[str] = Field(description="a sentence for each newer version that is damaged and did not answer")
-    width: int = Field(description="of the upright photo, pixels; 0 where a known face was asked about")
-    height: int
+    width: int = Field(
+        description="of the upright photo, pixels, which boxes refer to; for a known face, of the photo it is from"
+    )
+    height: int = Field(description="likewise")
     picture: str | None = Field(description="the upright photo, small, as a data: url; where it was asked for")
     searched: int = Field(description="faces that passed the filters")
     calibrated: bool = Field(description="whether same_person is known")

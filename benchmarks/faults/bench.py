@@ -144,10 +144,8 @@ def import_steps() -> None:
     import jinja2  # noqa: F401, PLC0415
     import s3fs  # noqa: F401, PLC0415
 
-    import benchmarks.faults.fault_proxy  # noqa: PLC0415
-    import benchmarks.faults.reader  # noqa: PLC0415
-    import benchmarks.faults.s3_endpoint  # noqa: PLC0415
-    import benchmarks.faults.small_build  # noqa: F401, PLC0415
+    import tasks.steps.forget  # noqa: PLC0415
+    import tasks.steps.open_version  # noqa: F401, PLC0415
 
     gc.collect()
     gc.freeze()

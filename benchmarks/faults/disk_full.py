@@ -11,10 +11,16 @@ from benchmarks.faults.bench import STORES, Bench, SkippedError, sample
 from benchmarks.faults.fault import Fault
 from benchmarks.faults.invariants import snapshot
 
-__all__ = ["FAULT"]
+__all__ = ["FAULT", "PLENTY", "PLENTY_OF", "STEP", "mount", "mounted", "taken"]
 
-_STEP = 4096
-_PLENTY = f"size={64 << 20},nr_inodes=4096"
+STEP = 4096
+"""Bytes of a page, in which a tmpfs is sized."""
+
+PLENTY_OF = (64 << 20, 4096)
+"""Bytes and inodes of a disk with room for everything."""
+
+PLENTY = f"size={PLENTY_OF[0]},nr_inodes={PLENTY_OF[1]}"
+"""The same as options of mount."""
 
 
 def _keys(bench: Bench, long: bool) -> list[str]:
@@ -22,7 +28,7 @@ def _keys(bench: Bench, long: bool) -> list[str]:
     found = []
     for name in STORES:
         least, most = _needed(bench, name)
-        found += [f"{name}:size:{size}" for size in range(max(_STEP, least[0]), most[0] + _STEP, _STEP)]
+        found += [f"{name}:size:{size}" for size in range(max(STEP, least[0]), most[0] + STEP, STEP)]
         found += [f"{name}:nr_inodes:{count}" for count in range(least[1], most[1] + 1)]
     return found if long else sample(found, 12, seed=3)
 
@@ -30,18 +36,18 @@ def _keys(bench: Bench, long: bool) -> list[str]:
 def _run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
     """Build on a disk of that size; then there is room again."""
     name, limit, value = key.split(":")
-    with _disk(bench, _PLENTY) as disk, bench.fresh_store(name, under=disk) as store:
+    with mounted(bench, PLENTY) as disk, bench.fresh_store(name, under=disk) as store:
         before = snapshot(store)
-        _mount("-o", f"remount,{limit}={value}", str(disk))
+        mount("-o", f"remount,{limit}={value}", str(disk))
         bench.build(store, without=without)
-        _mount("-o", f"remount,{_PLENTY}", str(disk))
+        mount("-o", f"remount,{PLENTY}", str(disk))
         return bench.after(store, before)
 
 
 def _twin(bench: Bench) -> list[str]:
     """Writes that report success on a full disk, on smaller and smaller disks."""
     _, most = _needed(bench, "empty")
-    for size in range(most[0], 0, -_STEP):
+    for size in range(most[0], 0, -STEP):
         if problems := _run(bench, f"empty:size:{size}", without=["write_errors", "readback", "hash"]):
             return problems
     return []
@@ -49,13 +55,13 @@ def _twin(bench: Bench) -> list[str]:
 
 def _needed(bench: Bench, name: str) -> tuple[tuple[int, int], tuple[int, int]]:
     """Bytes and inodes that the store takes, and that it takes at most while it is built."""
-    with _disk(bench, _PLENTY) as disk, bench.fresh_store(name, under=disk) as store:
-        least = _taken(disk)
+    with mounted(bench, PLENTY) as disk, bench.fresh_store(name, under=disk) as store:
+        least = taken(disk)
         child = bench.start_build(store, prepare=lambda: _watch(disk))
         ended = child.wait()
         assert ended.error is None, ended.error
         most = [int(value) for value in (disk / "most").read_text().split()]
-        return least, (max(most[0], _taken(disk)[0]) + 4 * _STEP, max(most[1], _taken(disk)[1]) + 2)
+        return least, (max(most[0], taken(disk)[0]) + 4 * STEP, max(most[1], taken(disk)[1]) + 2)
 
 
 def _watch(disk: Path) -> None:
@@ -64,23 +70,29 @@ def _watch(disk: Path) -> None:
 
     def looking(descriptor: int) -> None:
         fsync(descriptor)
-        most[:] = map(max, most, _taken(disk))
+        most[:] = map(max, most, taken(disk))
         (disk / "most").write_text(f"{most[0]} {most[1]}")
 
     setattr(os, "fsync", looking)  # noqa: B010
 
 
-def _taken(disk: Path) -> tuple[int, int]:
+def taken(disk: Path) -> tuple[int, int]:
+    """Bytes and inodes that are in use."""
     state = os.statvfs(disk)
     return (state.f_blocks - state.f_bfree) * state.f_frsize, state.f_files - state.f_ffree
 
 
 @contextmanager
-def _disk(bench: Bench, options: str) -> Iterator[Path]:
+def mounted(bench: Bench, options: str) -> Iterator[Path]:
+    """A tmpfs of its own, gone afterwards.
+
+    Raises:
+        SkippedError: this system forbids mounting.
+    """
     disk = bench.work / "disks" / uuid.uuid4().hex
     disk.mkdir(parents=True)
     try:
-        _mount("-t", "tmpfs", "-o", options, "tmpfs", str(disk))
+        mount("-t", "tmpfs", "-o", options, "tmpfs", str(disk))
         try:
             yield disk
         finally:
@@ -89,7 +101,12 @@ def _disk(bench: Bench, options: str) -> Iterator[Path]:
         disk.rmdir()
 
 
-def _mount(*args: str) -> None:
+def mount(*args: str) -> None:
+    """Call `mount`.
+
+    Raises:
+        SkippedError: it is not there, or may not.
+    """
     try:
         subprocess.run(["mount", *args], check=True, capture_output=True)
     except FileNotFoundError as error:

@@ -1,7 +1,7 @@
 """Take a guard away, in the process of a twin: what breaks then is what the guard is for.
 
 The names are fsync, staging, link, swap, hash, readback, write_errors, answers, claim, probe, fingerprint,
-first and photos_file.
+first, photos_file, revision and opening.
 """
 
 import hashlib
@@ -160,6 +160,33 @@ def _photos_file() -> None:
     _replace(Storage, "create", dying)
 
 
+def _revision() -> None:
+    """A version is replaced where it stands, file by file."""
+    from tasks.steps import forget_version  # noqa: PLC0415
+
+    def overwrite(storage: Storage, version: Any, manifest: Any, files: dict[str, bytes]) -> Any:
+        for name, data in files.items():
+            storage.write(version.path_of(name), data)
+        return manifest
+
+    _replace(forget_version, "_write", overwrite)
+
+
+def _opening() -> None:
+    """A version's files are opened as they lie, whatever their hash is and whether they belong together."""
+    from store.index_file import load_index  # noqa: PLC0415
+    from store.schemas import VERSION_FACES, from_parquet  # noqa: PLC0415
+    from tasks.steps import open_version  # noqa: PLC0415
+
+    def believe(storage: Storage, version: Any) -> Any:
+        index = load_index(storage.read(version.path_of("index.faiss")), where="index.faiss")
+        data = storage.read(version.path_of("faces.parquet"))
+        faces = from_parquet(data, VERSION_FACES, where="faces.parquet").to_pylist()
+        return open_version.OpenVersion(version=version, index=index, faces={row["face_id"]: row for row in faces})
+
+    _replace(open_version, "_open_files", believe)
+
+
 GUARDS: dict[str, Callable[[], None]] = {
     "fsync": _fsync,
     "staging": _staging,
@@ -174,6 +201,8 @@ GUARDS: dict[str, Callable[[], None]] = {
     "fingerprint": _fingerprint,
     "first": _first,
     "photos_file": _photos_file,
+    "revision": _revision,
+    "opening": _opening,
 }
 """By name; each changes this process for good."""
 

@@ -8,7 +8,7 @@ mixed, is checked where readers run.)
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 
-__all__ = ["problems_of_content", "problems_of_store", "published_files", "snapshot"]
+__all__ = ["problems_of_content", "problems_of_forgotten", "problems_of_store", "published_files", "snapshot"]
 
 _STATUSES = {"indexed", "no_face", "unreadable", "too_large", "too_small", "duplicate", "forgotten", "failed"}
 Document = dict[str, Any]
@@ -73,6 +73,27 @@ def problems_of_content(store: Path, wanted: str) -> list[str]:
     except Exception as error:  # whatever is wrong with the bytes
         return [f"I4: CURRENT cannot be read: {type(error).__name__}: {error}"[:300]]
     return [] if got == wanted else [f"I4: version {number} holds {got[:12]}, an undisturbed build gives {wanted[:12]}"]
+
+
+def problems_of_forgotten(store: Path, words: Iterable[str], face_ids: Iterable[int]) -> list[str]:
+    """Every file that still says something of somebody who was forgotten, in its bytes or its columns.
+
+    Args:
+        store: a local store.
+        words: uris and hashes of forgotten photos.
+        face_ids: of forgotten faces, looked for in digits and as eight bytes.
+    """
+    ids = list(face_ids)
+    needles = [word.encode() for word in (*words, *map(str, ids))] + [
+        identity.to_bytes(8, "little") for identity in ids
+    ]
+    problems = []
+    for path in sorted(path for path in store.rglob("*") if path.is_file()):
+        said = path.read_bytes()
+        if path.suffix == ".parquet":
+            said += repr(pq.read_table(path).to_pylist()).encode()
+        problems += [f"forgotten, and still in {path.relative_to(store)}"] * any(needle in said for needle in needles)
+    return problems
 
 
 def _problems_of_numbers(store: Path, manifests: dict[int, Document]) -> Iterator[str]:

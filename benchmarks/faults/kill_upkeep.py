@@ -15,7 +15,7 @@ from benchmarks.faults.guards import remove_guards
 from benchmarks.faults.invariants import problems_of_store
 from benchmarks.faults.tracing import DURABLE, calls_made, traced
 
-__all__ = ["FAULT"]
+__all__ = ["FAULT", "two_versions"]
 
 _STEPS = {"vacuum": ("vacuum_store", "vacuum_store"), "rollback": ("roll_back", "roll_back")}
 
@@ -29,7 +29,7 @@ def _keys(bench: Bench, long: bool) -> list[str]:
 def _run(bench: Bench, key: str, *, without: tuple[str, ...] = ()) -> list[str]:
     """The kernel kills it as it enters the call; what is left is whole, and the same again runs through."""
     kind, call, number = key.split(":")
-    with _two_versions(bench) as store:
+    with two_versions(bench) as store:
         child = _start(kind, store, without)
         with traced(child, Path("/dev/null"), f"--trace={call}", f"--inject={call}:signal=SIGKILL:when={number}"):
             child.wait()
@@ -43,7 +43,7 @@ def _run(bench: Bench, key: str, *, without: tuple[str, ...] = ()) -> list[str]:
 
 def _twin(bench: Bench) -> list[str]:
     """A vacuum that takes what is needed first: the shards of all versions."""
-    with _two_versions(bench) as store:
+    with two_versions(bench) as store:
         for path in sorted((store / "faces").rglob("*.parquet")):
             path.unlink()
             if problems := problems_of_store(store):
@@ -72,7 +72,7 @@ def _step(kind: str) -> Callable[..., Any]:
 def _calls(work: Path, kind: str) -> list[tuple[str, int]]:
     bench, log = Bench(work), work / f"calls-{kind}.log"
     _step(kind)
-    with _two_versions(bench) as store:
+    with two_versions(bench) as store:
         child = _start(kind, store, ())
         with traced(child, log, f"--trace={','.join(DURABLE)}"):
             ended = child.wait()
@@ -81,7 +81,8 @@ def _calls(work: Path, kind: str) -> list[tuple[str, int]]:
 
 
 @contextmanager
-def _two_versions(bench: Bench) -> Iterator[Path]:
+def two_versions(bench: Bench) -> Iterator[Path]:
+    """A store with two versions and the encoder's weights, gone afterwards."""
     with bench.fresh_store("second") as store:
         shutil.copytree(bench.base / "encoders", store / "encoders", dirs_exist_ok=True)  # a rollback wants its weights
         built = bench.build(store)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import random
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ __all__ = ["FAULT"]
 _READERS = 4
 _PUBLISHES = 10
 _FACES = 3
+_PAUSE_S = 1.0
 
 
 def _keys(bench: Bench, long: bool) -> list[str]:
@@ -33,8 +35,8 @@ def _run(bench: Bench, key: str, *, without: Sequence[str] = (), in_place: bool 
     """Publish one version after another, each marked all over by its number, while four readers open CURRENT."""
     with bench.fresh_store("second") as store:
         before = {} if in_place or _vacuum() else snapshot(store)
-        publisher = fork(lambda: _publish(store, in_place))
-        readers = [fork(lambda: _read(store, without)) for _ in range(_READERS)]
+        publisher = fork(lambda: _publish(store, in_place, key))
+        readers = [fork(lambda: _read(bench.work / "cache", store, without)) for _ in range(_READERS)]
         published = publisher.wait()
         (store / "stop").touch()
         return [
@@ -44,9 +46,9 @@ def _run(bench: Bench, key: str, *, without: Sequence[str] = (), in_place: bool 
 
 
 def _twin(bench: Bench) -> list[str]:
-    """One version, overwritten in place, read whatever its hash is."""
+    """One version, overwritten in place, opened whatever its hashes are."""
     for key in range(10):
-        if problems := _run(bench, str(key), without=["hash"], in_place=True):
+        if problems := _run(bench, str(key), without=["opening"], in_place=True):
             return problems
     return []
 
@@ -62,32 +64,44 @@ def _problems(published: Ended, ended: list[Ended]) -> list[str]:
     return problems
 
 
-def _read(store: Path, without: Sequence[str]) -> dict[str, Any]:
-    from benchmarks.faults.reader import open_version  # noqa: PLC0415
-    from store.layout import open_store  # noqa: PLC0415
+def _read(cache: Path, store: Path, without: Sequence[str]) -> dict[str, Any]:
+    """Open CURRENT and ask it, over and over, as an answer does."""
+    import numpy as np  # noqa: PLC0415
 
+    from store.index_search import indexed_ids, search  # noqa: PLC0415
+    from store.layout import open_store  # noqa: PLC0415
+    from tasks.steps.open_version import open_version  # noqa: PLC0415
+
+    os.environ["LOOKALIKE_CACHE"] = str(cache)
     remove_guards(without)
     storage = open_store(str(store))
     answers, mixed, last = 0, [], 0
     parent = os.getppid()
     while not (store / "stop").exists() and os.getppid() == parent:
-        version, photos, faces, ids = open_version(storage)
-        marks = {row["label"] for row in [*photos, *faces]} | {f"mark {i >> 8}" for i in ids if i >> 8 < 1 << 20}
+        opened, refused = open_version(storage)
+        number = opened.version.number
+        query_D = np.eye(1, opened.version.manifest.encoder.dimension, dtype=np.float32)
+        _, found_QK = search(opened.index, query_D, k=_FACES, settings=opened.settings)
+        ids = {*found_QK[0].tolist(), *indexed_ids(opened.index).tolist()}
+        marks = {row["label"] for row in opened.faces.values()} | {f"mark {i >> 8}" for i in ids if i >> 8 < 1 << 20}
+        marks |= {f"mark {number}"} if number > 1 else set()
         marks -= {None}  # of the base's own version
         if len(marks) > 1:
-            mixed.append(f"version {version.number} answered with {sorted(marks)}")
-        if version.number < last:
-            mixed.append(f"version {version.number} came after {last}")
-        last = version.number
+            mixed.append(f"version {number} answered with {sorted(marks)}")
+        if number < last:
+            mixed.append(f"version {number} came after {last}")
+        mixed += [f"a whole version was refused: {sentence}" for sentence in refused]
+        last = number
         answers += 1
     return {"answers": answers, "mixed": mixed}
 
 
-def _publish(store: Path, in_place: bool) -> None:
+def _publish(store: Path, in_place: bool, key: str) -> None:
+    """Publish and vacuum, at once after the last or some time later."""
     from store.layout import open_store  # noqa: PLC0415
     from store.versions import current_number, publish  # noqa: PLC0415
 
-    storage = open_store(str(store))
+    storage, draw = open_store(str(store)), random.Random(key)
     for number in range(_PUBLISHES * (5 if in_place else 1)):
         parent = current_number(storage)
         files, manifest = _marked(storage, number + 2, parent)
@@ -103,6 +117,7 @@ def _publish(store: Path, in_place: bool) -> None:
         publish(storage, staged={name: f"{folder}/{name}" for name in files}, manifest=manifest, parent=parent)
         if (vacuum := _vacuum()) is not None:
             vacuum(str(store), keep=2)
+        time.sleep(draw.choice((0.0, draw.uniform(0.0, _PAUSE_S))))
 
 
 def _vacuum() -> Callable[..., Any] | None:
@@ -162,9 +177,8 @@ FAULT = Fault(
     name="reading",
     title="reading while publishing",
     how=f"a trial is {_PUBLISHES} publishes, one after another, each version marked all over by its number and followed by a"
-    " vacuum, and"
-    f" {_READERS} processes that open CURRENT all the time",
-    guard="one version is overwritten in place and read whatever its hash is",
+    f" vacuum that keeps two, and {_READERS} processes that open CURRENT as every answer does (`open_version`) and ask it all the time",
+    guard="one version is overwritten in place and opened whatever its hashes are",
     keys=_keys,
     run=_run,
     twin=_twin,

@@ -41,13 +41,13 @@ def test_a_recorded_notification_is_received_and_nothing_else_is(port: int) -> N
     told: list[list[str]] = []
     with listening_at("127.0.0.1", port, notification_app(told.append, token=None)):
         url = f"http://127.0.0.1:{port}{PATH}"
-        assert httpx.post(url, content=(SENT / "minio.json").read_bytes()).json() == {"objects": 1}
+        assert httpx.post(url, content=(SENT / "ceph-put.json").read_bytes()).json() == {"objects": 1}
         refused = httpx.post(url, content=b"<xml>")
         assert (refused.status_code, refused.json()["error"][:33]) == (400, "this is no bucket notification (J")
         assert httpx.post(url, content=b" " * 2**21).status_code == 413
         assert httpx.get(url).status_code == 405
         assert httpx.get(f"http://127.0.0.1:{port}/docs").status_code == 404
-    assert told == [["s3://archive/2026/gopher.jpg"]]
+    assert told == [["s3://archive/2026/red flower+ä &%41.jpg"]]
 
 
 @pytest.mark.parametrize(

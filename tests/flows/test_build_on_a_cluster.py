@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,6 +71,19 @@ def test_a_cluster_is_named_by_its_scheme_host_and_port(wrong: str) -> None:
     assert scheduler_of("dask+tls://scheduler:8786") == "tls://scheduler:8786"
     with pytest.raises(LookalikeError, match="wanted dask://host:port"):
         scheduler_of(wrong)
+
+
+def test_the_children_of_a_cluster_s_worker_keep_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.cluster import ChildrenOfWorker
+    from tasks.steps.children import run_in_child
+
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")  # as Dask's nanny sets it
+    plugin = ChildrenOfWorker("cpu")
+    plugin.setup(SimpleNamespace(state=SimpleNamespace(nthreads=1)))  # type: ignore[arg-type]
+    try:
+        assert run_in_child(os.getenv, "MALLOC_TRIM_THRESHOLD_") is None
+    finally:
+        plugin.teardown(SimpleNamespace())  # type: ignore[arg-type]
 
 
 @pytest.mark.long

@@ -18,6 +18,7 @@ export function showFilters() {
   byId("to").value = view.to;
   byId("others").checked = view.others;
   byId("fold").checked = view.fold;
+  byId("group").checked = view.group;
   showLevels();
   const count = filters() + (view.fold ? 1 : 0);
   byId("filtered").textContent = count ? `${count} on` : "";
@@ -32,6 +33,7 @@ export function showLevels() {
 
 export function offer({ labels, sources: named_sources }) {
   byId("labels").replaceChildren(...labels.map((label) => make("option", { value: label })));
+  byId("grouping").hidden = labels.length === 0;
   if (String(named_sources) === String(sources)) return;
   sources = named_sources;
   const places = sources.map((text, n) => make("option", { text, value: String(n) }));

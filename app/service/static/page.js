@@ -299,6 +299,11 @@ byId("least").addEventListener("input", () => {
   showCount();
 });
 byId("least").addEventListener("change", () => history.replaceState(history.state, "", location.pathname + addressOf()));
+byId("group").addEventListener("change", () => {
+  view.group = byId("group").checked;
+  history.replaceState(history.state, "", location.pathname + addressOf());
+  if (answer) showAnswer();
+});
 byId("version").addEventListener("change", () => change({ version: isNumber(byId("version").value) ? byId("version").value : "" }));
 byId("more").addEventListener("click", () => change({ k: nextK() }, { isMore: true }));
 onFilters(() => change({}));

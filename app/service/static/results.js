@@ -1,9 +1,10 @@
-// The matches of the chosen face: a grid of cards, a photo on hover, all about one in a dialog.
+// The matches of the chosen face: a grid of cards, or one a person, a photo on hover, all about one in a dialog.
 import { byId, framed, make, many, named, place } from "./elements.js";
 import * as service from "./service.js";
 import { addressOf, view } from "./view.js";
 
-let cards = []; // [{ match, item }]
+let cards = []; // [{ match, item }], in the order in which they are shown
+let groups = []; // [{ section, count, members }], where they are shown by person
 let version = 0;
 let itself = null; // the id of the face asked about, where the version knows it
 let looked = 0; // the card that the dialog is about
@@ -19,13 +20,38 @@ export const nameOf = (match) => match.label ?? match.photo_name;
 export function showMatches(answer, chosen) {
   version = answer.version;
   itself = answer.faces[chosen].face_id;
-  cards = answer.faces[chosen].matches.map((match, at) => ({ match, item: card(match, at) }));
-  byId("matches").replaceChildren(...cards.map(({ item }) => item));
+  const persons = view.group ? byPerson(answer.faces[chosen].matches) : [[null, answer.faces[chosen].matches]];
+  cards = persons.flatMap(([, matches]) => matches).map((match, at) => ({ match, item: card(match, at) }));
+  groups = view.group ? persons.map(([label, { length }], n) => group(label, length, persons.slice(0, n))) : [];
+  if (view.group) byId("matches").replaceChildren(...groups.map(({ section }) => section));
+  else byId("matches").replaceChildren(list("The most similar faces, best first", cards));
   return filterByScore();
 }
 
+// [label, matches] of each person, the one with the best match first; those without a name come last, as one.
+function byPerson(matches) {
+  const persons = new Map();
+  for (const match of matches) persons.set(match.label, [...(persons.get(match.label) ?? []), match]);
+  const unnamed = persons.get(null);
+  persons.delete(null);
+  return [...persons, ...(unnamed ? [[null, unnamed]] : [])];
+}
+
+function group(label, length, before) {
+  const first = before.reduce((sum, [, matches]) => sum + matches.length, 0);
+  const members = cards.slice(first, first + length);
+  const best = members[0].match;
+  const count = make("small", {});
+  const sure = best.same_person === null ? best.cosine.toFixed(3) : percent(best.same_person);
+  const heading = make("h3", {}, named(label ?? "Without a name"), make("span", { text: label === null ? "" : sure }), count);
+  const section = make("section", { kind: "person" }, heading, list(`Faces of ${label ?? "people without a name"}, best first`, members));
+  return { section, count, members };
+}
+
+const list = (about, members) => make("ul", { kind: "cards", "aria-label": about }, ...members.map(({ item }) => item));
+
 export function dropMatches() {
-  cards = [];
+  cards = groups = [];
   byId("matches").replaceChildren();
   hidePeek();
 }
@@ -37,6 +63,11 @@ export function filterByScore() {
     item.hidden = view.least > -1 && match.cosine < view.least;
     if (!item.hidden) left += 1;
     item.querySelector("a").href = addressOf({ face: match.face_id, k: 24 });
+  }
+  for (const { section, count, members } of groups) {
+    const shown = members.filter(({ item }) => !item.hidden).length;
+    section.hidden = shown === 0;
+    count.textContent = many(shown, "face", "faces");
   }
   return left;
 }

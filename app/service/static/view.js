@@ -1,5 +1,5 @@
 // What is looked at, as the address has it after its #: a face's id and the options, never a photo.
-const USUAL = Object.freeze({ face: "", version: "", labels: [], source: "", quality: 0, from: "", to: "", others: false, fold: false, least: -1, k: 24 });
+const USUAL = Object.freeze({ face: "", version: "", labels: [], source: "", quality: 0, from: "", to: "", others: false, fold: false, group: false, least: -1, k: 24 });
 const MOST = 200;
 
 export const view = structuredClone(USUAL);
@@ -24,6 +24,7 @@ export function readAddress() {
     to: said.get("to") ?? "",
     others: said.has("others"),
     fold: said.has("fold"),
+    group: said.has("group"),
   });
 }
 
@@ -31,7 +32,7 @@ export function addressOf(changes = {}) {
   const wanted = { ...view, ...changes };
   const said = new URLSearchParams();
   for (const label of wanted.labels) said.append("label", label);
-  for (const name of ["face", "version", "source", "quality", "from", "to", "others", "fold", "least", "k"])
+  for (const name of ["face", "version", "source", "quality", "from", "to", "others", "fold", "group", "least", "k"])
     if (wanted[name] !== USUAL[name]) said.set(name, wanted[name] === true ? "1" : wanted[name]);
   return `#${said}`;
 }

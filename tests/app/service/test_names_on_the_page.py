@@ -105,6 +105,13 @@ def test_512_names_are_shown_as_they_are_and_none_of_them_runs(named: Any, open_
             shown.append((label, file_name.removesuffix(".jpg")))
             assert label in described
     assert sorted(shown) == sorted(pairs)
+    headings: list[str] = []
+    for day in (1, 2):
+        page.goto(f"{service.url}/#face={face_id}&k=200&group=1&from=1971-01-0{day}&to=1971-01-0{day}")
+        page.locator("#matches section").first.wait_for()
+        page.locator("#said", has_text="128 matches").wait_for()
+        headings += page.locator("#matches h3 bdi").evaluate_all("(all) => all.map((one) => one.textContent)")
+    assert sorted(headings) == sorted(label for label, _ in pairs)
     options = page.evaluate("() => [...document.querySelectorAll('#labels option')].map((option) => option.value)")
     assert sorted(options) == sorted(label for label, _ in pairs)
     assert page.evaluate("() => window.hit") is None
@@ -112,7 +119,7 @@ def test_512_names_are_shown_as_they_are_and_none_of_them_runs(named: Any, open_
     tags = page.evaluate(
         "() => [...new Set([...document.querySelectorAll('#matches *')].map((e) => e.tagName))].sort()"
     )
-    assert tags == ["A", "BDI", "BUTTON", "DIV", "IMG", "LI", "SMALL", "SPAN"]
+    assert tags == ["A", "BDI", "BUTTON", "DIV", "H3", "IMG", "LI", "SECTION", "SMALL", "SPAN", "UL"]
 
 
 def test_a_name_is_the_same_as_a_filter_in_the_address_and_in_all_that_is_told_of_a_match(

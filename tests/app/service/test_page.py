@@ -114,6 +114,32 @@ def test_the_least_score_and_the_filters_narrow_what_is_shown_and_a_link_shows_t
     page.locator(FIRST).wait_for()
 
 
+@pytest.mark.parametrize("width", [360, 2000])
+def test_matches_are_grouped_by_person_and_the_link_keeps_it(
+    service: Any, gallery: Any, open_page: Any, width: int
+) -> None:
+    photo = gallery.files()[0]
+    page = open_page(service.url, width=width)
+    ask(page, photo)
+    flat = page.locator("#matches .name").all_text_contents()
+    page.locator("#group").check()
+    page.locator("#matches section").first.wait_for()
+    assert "group=1" in page.url
+    headings = page.locator("#matches section h3 bdi").all_text_contents()
+    assert headings == list(dict.fromkeys(flat))  # the person of the best match first, each once
+    assert page.locator("#matches .name").count() == len(flat)
+    for section, label in zip(page.locator("#matches section").all(), headings, strict=True):
+        assert set(section.locator(".name").all_text_contents()) == {label}
+        assert section.locator("h3 small").text_content() == f"{flat.count(label)} face{'s' * (flat.count(label) != 1)}"
+    assert Axe().run(page).response["violations"] == []
+    assert page.evaluate("() => document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    slide(page, 0.999)
+    assert page.locator("#matches section:visible").count() <= 1  # a person with no face left is not named
+    page.locator("#group").uncheck()
+    slide(page, -1)
+    assert page.locator("#matches .name").all_text_contents() == flat
+
+
 def test_a_version_and_a_source_are_chosen_and_a_version_that_is_not_there_says_so(
     gallery: Any, own_gallery: Any, serving: Any, open_page: Any, tmp_path: Path
 ) -> None:
