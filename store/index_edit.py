@@ -97,7 +97,7 @@ def misfit_of(index: Any, vectors_ND: Floats) -> float | None:
         index: as opened.
         vectors_ND: float32, unit length; some thousands of them are looked at.
     """
-    parts = parts_of(index)
+    parts: Any = parts_of(index)
     if not len(vectors_ND) or (parts.lists is None and not parts.blind):
         return None
     some_SD = np.ascontiguousarray(vectors_ND[:: -(-len(vectors_ND) // _PROBED)])
