@@ -95,6 +95,7 @@ class TrainingRecord(_Record):
     changed: Count
     unevenness: float | None = None
     misfit: float
+    recall_at_10: float | None = None
     why: str
 
 

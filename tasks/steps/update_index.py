@@ -16,7 +16,7 @@ from store.index_choice import Choice, IndexBudget, choose_index
 from store.index_edit import edit_index, misfit_of, unevenness_of
 from store.index_file import index_bytes, load_index
 from store.index_search import SearchSettings
-from store.manifest import TrainingRecord
+from store.manifest import IndexRecord, TrainingRecord
 from store.storage import Storage
 from store.versions import PublishedVersion, read_file
 from tasks.steps.choose_index import BuiltIndex
@@ -90,7 +90,7 @@ def update_index(
         ArtifactError: the parent's index is not what its manifest says, or a vector is none.
         VersionError: no index fits into the budget's memory.
     """
-    choice = choose_index(*wanted.gallery.vectors.shape, wanted.budget)
+    choice = choose_index(len(wanted.gallery.ids), wanted.gallery.vectors.shape[1], wanted.budget)
     if parent is None:
         return Updated(None, "")
     delta = _delta(faces_before, wanted.faces)
@@ -132,6 +132,7 @@ def _tried(
         unevenness_now=unevenness_of(index),
         misfit_then=trained.misfit,
         misfit_now=misfit_of(index, gallery.vectors) or 0.0,
+        recall_then=trained.recall_at_10,
         recall=best.recall,
         least=best.least,
         wanted=budget.recall,
@@ -177,8 +178,22 @@ def _trained_now(index: Any, parent: PublishedVersion, gallery: Gallery, delta: 
         changed=0,
         unevenness=unevenness_of(index),
         misfit=misfit_of(index, gallery.vectors[stay]) or 0.0,
+        recall_at_10=_recall_when_tuned(parent.manifest.index),
         why=parent.manifest.index.why,
     )
+
+
+def _recall_when_tuned(record: IndexRecord) -> float | None:
+    """Of the settings that were chosen for the whole gallery."""
+    settings = SearchSettings.of(record.parameters).as_json().items()
+    points = [
+        point
+        for one in record.measured[:_KEPT_TRIALS]
+        if one.get("key") == record.key
+        for point in one.get("points", [])
+        if settings <= point.items()
+    ]
+    return float(points[0]["recall_at_10"]) if points else None
 
 
 def _delta(before: pa.Table, after: pa.Table) -> _Delta:

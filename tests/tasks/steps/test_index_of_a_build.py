@@ -195,8 +195,10 @@ def test_a_manifest_of_before_budgets_reads_as_one_of_the_default(made: tuple[An
 
 
 @pytest.fixture
-def changed(made: tuple[Any, Path], tmp_path: Path, paint: Paint) -> Iterator[Path]:
+def changed(made: tuple[Any, Path], tmp_path: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The source of the store with three photos more and two less, while the test runs."""
+    monkeypatch.setattr("store.index_change._MOST_LOST", 0.05)  # 48 queries say little
+    monkeypatch.setattr("store.index_change._MOST_MISFIT", 2.0)  # as do codes learnt from 96 faces
     photos, before = made[1], set(made[1].iterdir())
     for n in (3, 50):
         (photos / f"{n}.png").rename(tmp_path / f"{n}.png")
@@ -214,7 +216,7 @@ def test_a_little_change_is_applied_to_a_copy_of_the_index_and_the_manifest_says
     before = read_version(storage).manifest
     manifest = build(copy, changed, AskedBudget())
     record = manifest.index
-    assert (manifest.version, record.change, manifest.faces) == (2, "updated", PHOTOS + 1)
+    assert (manifest.version, record.change, manifest.faces) == (2, "updated", PHOTOS + 1), record.why
     assert record.key == before.index.key
     assert record.trained is not None
     assert (record.trained.faces, record.trained.changed, record.trained.why) == (PHOTOS, 5, before.index.why)
