@@ -103,13 +103,15 @@ def open_index(path: Path, *, sha256: str, where: str) -> faiss.Index:
         where: what to call it.
 
     Raises:
-        ArtifactError: FAISS refuses it, or dies of it; the message says where.
+        ArtifactError: FAISS refuses it, or dies of it, or it is gone; the message says where.
     """
-    if not is_noted(sha256, opens := f"opens-with-faiss-{_FAISS}"):
-        try_index(path, where=where)
-        note(sha256, opens)
     try:
+        if not is_noted(sha256, opens := f"opens-with-faiss-{_FAISS}"):
+            try_index(path, where=where)
+            note(sha256, opens)
         index: faiss.Index = index_trial.open_mapped(str(path))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{where} was removed while it was opened; open the version that is current now") from error
     except ValueError as error:
         raise _unreadable(where, str(error)) from error
     return index

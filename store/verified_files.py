@@ -48,9 +48,10 @@ def verified_file(storage: Storage, path: str, *, sha256: str, size: int) -> Pat
     where = storage.uri_of(path)
     local = storage.local_path(path)
     if local is not None:
-        if not local.is_file():
-            raise ArtifactError(f"{where} is missing from the store; build again to make it anew")
-        _check(local, sha256=sha256, where=where)
+        try:
+            _check(local, sha256=sha256, where=where)
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise ArtifactError(f"{where} is missing from the store; build again to make it anew") from error
         return local
     kept = cache_folder() / "files" / sha256
     if kept.is_file():

@@ -14,7 +14,16 @@ from benchmarks.faults.invariants import snapshot
 __all__ = ["FAULT"]
 
 _LAST = 64 << 10
-_UNNAMED = {"runs", "versions"}
+_NAMED = {
+    "index.faiss",
+    "photos.parquet",
+    "faces.parquet",
+    "draft.json",
+    "report.html",
+    "manifest.json",
+    "claim",
+    "CURRENT",
+}
 
 
 def _keys(bench: Bench, long: bool) -> list[str]:
@@ -43,9 +52,9 @@ def _run(bench: Bench, key: str, *, without: Sequence[str] = ()) -> list[str]:
 
 
 def _twin(bench: Bench) -> list[str]:
-    """Writes that report success on a full disk, at each artifact of a version."""
+    """Writes that report success on a full disk, at the one artifact after which nothing is looked at again."""
     for key in _keys(bench, True):
-        wanted = key.startswith("empty:") and ":runs/index.faiss:size:" in key
+        wanted = key.startswith("empty:") and ":versions/manifest.json:size:" in key
         if wanted and (problems := _run(bench, key, without=["write_errors", "readback", "hash"])):
             return problems
     return []
@@ -70,7 +79,7 @@ def _artifacts(work: Path, name: str) -> list[tuple[str, int]]:
 def _kind(path: str) -> str:
     """Where it lies, without what differs from build to build."""
     first, *_, last = path.split("/")
-    return f"{first}/{last}" if (first in _UNNAMED and "." in last) or last in {"claim", "CURRENT"} else first
+    return f"{first}/{last}" if last in _NAMED else first
 
 
 def _at(nth: int, reached: Callable[[], None]) -> None:
@@ -89,7 +98,7 @@ def _tell(tell: Callable[[str, int], None]) -> None:
     """Call `tell` with path and new bytes of each artifact before it is begun, in this process for good."""
     from store.local_files import LocalFiles  # noqa: PLC0415
 
-    write, create, copy = LocalFiles.write, LocalFiles.create, LocalFiles.copy
+    write, create, copy, upload = LocalFiles.write, LocalFiles.create, LocalFiles.copy, LocalFiles.upload
 
     def telling_write(self: LocalFiles, path: str, data: bytes) -> None:
         tell(path, len(data))
@@ -103,7 +112,12 @@ def _tell(tell: Callable[[str, int], None]) -> None:
         tell(target, 0)  # a hard link
         copy(self, source, target)
 
-    for name, telling in (("write", telling_write), ("create", telling_create), ("copy", telling_copy)):
+    def telling_upload(self: LocalFiles, path: str, source: Path) -> None:
+        tell(path, source.stat().st_size)
+        upload(self, path, source)
+
+    tellings = {"write": telling_write, "create": telling_create, "copy": telling_copy, "upload": telling_upload}
+    for name, telling in tellings.items():
         setattr(LocalFiles, name, telling)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from app.cli import main
-from store import index_file, verified_files
+from store import index_file, index_trial, verified_files
 from store.errors import ArtifactError, ManifestError, VersionError
 from store.fingerprints import sha256_hex
 from store.index_file import build_exact_index, indexed_ids
@@ -222,6 +222,25 @@ def test_a_version_removed_while_it_is_opened_leads_to_the_one_that_is_current_t
         return real(storage, version)
 
     monkeypatch.setattr(step, "_open_files", overtaken)
+    opened, warnings = open_version(two)
+    assert (opened.version.number, warnings) == (1, ())
+
+
+@pytest.mark.parametrize(
+    "step_of_opening", [(verified_files, "_hash"), (index_file, "try_index"), (index_trial, "open_mapped")]
+)
+def test_a_version_removed_at_any_step_of_opening_its_index_leads_to_the_current_one(
+    two: Storage, monkeypatch: pytest.MonkeyPatch, step_of_opening: tuple[Any, str]
+) -> None:
+    real = getattr(*step_of_opening)
+
+    def overtaken(*args: Any, **kwargs: Any) -> Any:
+        if two.exists("versions/000002/manifest.json"):
+            set_current(two, 1, expected=2)
+            two.remove("versions/000002")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(*step_of_opening, overtaken)
     opened, warnings = open_version(two)
     assert (opened.version.number, warnings) == (1, ())
 
