@@ -3,8 +3,8 @@
     lookalike build LFW/images --labels folder --encoder mobilefacenet.onnx --store STORE
     python -m benchmarks.calibration --store STORE [--lists LFW] [--divisions N] [--pictures docs/pictures] [--json]
 
-People are divided as the version's own calibration divides them, then anew N times, each time also fitting on no more than 60
-people, and by LFW's lists of View 1 where LISTS holds them. On each division a method is fitted on the pairs of one group and
+People are divided as the version's own calibration divides them, then anew N times, each time also fitting on only 60, 125, 250,
+500 and 1,000 people, and by LFW's lists of View 1 where LISTS holds them. On each division a method is fitted on the pairs of one group and
 tried on the other's, in two ways:
 
 pairs     all pairs of the other group, both kinds weighing the same.
@@ -12,7 +12,9 @@ answers   the ten most similar faces of each question, and the first of them alo
           the other group with several photos asks by the main face of one, which is left out of the search; as many who have no
           other photo ask too, so that the person asked about is there every second time, as `models/same_person.py` assumes.
 
-ECE is the expected calibration error in 15 bins; log-loss is in nats. Sampling is seeded: the same store gives the same figures.
+ECE is the expected calibration error in 15 bins; log-loss is in nats. "By chance" is the ECE that the first answers would have on
+the mean, were everything said of them true: so few of them never come out even. "Most" is the highest probability that the fit
+gives to any face among the gallery's. Sampling is seeded: the same store gives the same figures.
 """
 
 import argparse
@@ -45,10 +47,11 @@ from tasks.steps.version_tables import read_face_vectors
 __all__ = ["Answers", "Gallery", "answers_of", "divisions", "main", "measure", "read_gallery"]
 
 _TOP = 10
-_FIGURES = ("ece_pairs", "loss_pairs", "ece_answers", "loss_answers", "ece_first")
+_FIGURES = ("ece_pairs", "loss_pairs", "ece_answers", "loss_answers", "ece_first", "ece_first_by_chance", "most")
 _SEED = 0
-_FEW = 60
-_HALVES, _FEW_PEOPLE = "other halves", f"fitted on {_FEW} people"
+_FEW = (60, 125, 250, 500, 1_000)
+_HALVES = "other halves"
+_DRAWS = 200
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -106,9 +109,10 @@ def divisions(gallery: Gallery, *, anew: int, lists: Path | None) -> Iterator[tu
         halves = halves_of(photos, gallery=size, seed=seed)
         fit_on, try_on = (gallery.of(half) for half in halves)
         yield f"{_HALVES} {seed}", fit_on, try_on
-        generator = np.random.default_rng(seed)
-        few = generator.choice(sorted(halves[0]), min(_FEW, len(halves[0])), replace=False)
-        yield f"{_FEW_PEOPLE} {seed}", gallery.of(frozenset(few.tolist())), try_on
+        shuffled = np.random.default_rng(seed).permutation(sorted(halves[0])).tolist()
+        for few in _FEW:
+            if few < len(shuffled):
+                yield f"{_fitted_on(few)} {seed}", gallery.of(frozenset(shuffled[:few])), try_on
     if lists is not None:
         learn, ask = (frozenset(read_people(lists / f"peopleDev{part}.txt")) for part in ("Train", "Test"))
         yield "View 1's lists", gallery.of(learn), gallery.of(ask)
@@ -137,10 +141,16 @@ def answers_of(gallery: Gallery, asking: LabelledFaces) -> Answers:
 
 def measure(gallery: Gallery, *, anew: int, lists: Path | None) -> list[dict[str, Any]]:
     """A row for each division and method."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    tried_on = None
     for name, fitted_faces, checked_faces in divisions(gallery, anew=anew, lists=lists):
-        fitted, checked = labelled_pairs(fitted_faces), labelled_pairs(checked_faces)
-        answers = answers_of(gallery, checked_faces)
+        if checked_faces is not tried_on:
+            tried_on, checked, answers = (
+                checked_faces,
+                labelled_pairs(checked_faces),
+                answers_of(gallery, checked_faces),
+            )
+        fitted = labelled_pairs(fitted_faces)
         prior = _calibrate(gallery, fitted, checked).prior(answers.searched)
         for method, fit in METHODS.items():
             ratio = fit(fitted)
@@ -166,8 +176,27 @@ def _on_answers(ratio: LogRatio, answers: Answers, prior: float) -> dict[str, fl
     said_QK = 1 / (1 + np.exp(-logits_QK))
     every = calibration_error(reliability(said_QK.ravel(), answers.right_QK.ravel()))
     first = calibration_error(reliability(said_QK[:, 0], answers.right_QK[:, 0]))
+    most = 1 / (1 + np.exp(-ratio.log_ratio(np.ones(1))[0] - _logit(prior)))
     loss = float(_loss(logits_QK, answers.right_QK).mean())
-    return {"answers": logits_QK.size, "ece_answers": every, "loss_answers": loss, "ece_first": first}
+    return {
+        "answers": logits_QK.size,
+        "ece_answers": every,
+        "loss_answers": loss,
+        "ece_first": first,
+        "ece_first_by_chance": _by_chance(said_QK[:, 0]),
+        "most": float(most),
+    }
+
+
+def _by_chance(said_Q: Floats) -> float:
+    """The error that these probabilities have on the mean where each is true."""
+    generator = np.random.default_rng(_SEED)
+    drawn = (generator.random(len(said_Q)) < said_Q for _ in range(_DRAWS))
+    return float(np.mean([calibration_error(reliability(said_Q, truth)) for truth in drawn]))
+
+
+def _fitted_on(people: int) -> str:
+    return f"fitted on {people} people"
 
 
 def _logit(share: float) -> float:
@@ -181,7 +210,7 @@ def _loss(logits: Floats, truth: Bools) -> Floats:
 
 def _summed_up(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What was divided anew as one row a method: means, with the smallest and largest beside them."""
-    again = (_HALVES, _FEW_PEOPLE)
+    again = (_HALVES, *map(_fitted_on, _FEW))
     summed = [row for row in rows if not row["division"].startswith(again)]
     for kind, method in itertools.product(again, METHODS):
         some = [row for row in rows if row["division"].startswith(kind) and row["method"] == method]
@@ -221,7 +250,8 @@ def main() -> int:
                 "{different:,} of two, {answers:,} answers".format(**row)
             )
     print(
-        "| people | method | ECE, pairs | log-loss | ECE, answers | log-loss |\n| --- | --- | --- | --- | --- | --- |"
+        "| people | method | ECE, pairs | log-loss | ECE, answers | log-loss | ECE, first answers | by chance | most |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     print("\n".join(map(_line, rows)))
     if args.pictures is not None:

@@ -17,10 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks.machine import describe_machine
@@ -167,8 +169,21 @@ def list_drawn(storage: Storage, photos: int) -> ListedSource:
     return ListedSource(source=_SOURCE, listing=ref, ignored=0)
 
 
-def commit_drawn(storage: Storage, plan: BuildPlan, encoder: EncoderRef) -> None:
-    """Commit a plan's shards as a detector and an encoder would that find one face in every photo."""
+def commit_drawn(
+    storage: Storage,
+    plan: BuildPlan,
+    encoder: EncoderRef,
+    *,
+    draw: Callable[[int], npt.NDArray[np.float32]] | None = None,
+) -> None:
+    """Commit a plan's shards as a detector and an encoder would that find one face in every photo.
+
+    Args:
+        storage: the store.
+        plan: its requests are done.
+        encoder: of the embeddings.
+        draw: gives so many embeddings; without it they are of random directions, the same ones for the same shard.
+    """
     contract = Contract().id
     for request in plan.requests:
         shard = shard_of(request)
@@ -184,12 +199,17 @@ def commit_drawn(storage: Storage, plan: BuildPlan, encoder: EncoderRef) -> None
             photos=pa.Table.from_pylist(photos, schema=PHOTOS),
             faces=pa.Table.from_pylist(faces, schema=FACES),
         )
-        vectors = rng.standard_normal((len(faces), encoder.dimension)).astype(np.float32)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = draw(len(faces)) if draw else _directions(rng, len(faces), encoder.dimension)
         flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), encoder.dimension)
         ids = pa.array([face["face_id"] for face in faces], pa.int64())
         table = pa.Table.from_arrays([ids, flat], schema=embeddings_schema(encoder.dimension))
         commit_embeddings(storage, encoder=encoder.id, shard=shard, table=table, dimension=encoder.dimension)
+
+
+def _directions(rng: np.random.Generator, count: int, dimension: int) -> npt.NDArray[np.float32]:
+    vectors: npt.NDArray[np.float32] = rng.standard_normal((count, dimension)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
 def _photo(row: Row) -> Row:

@@ -146,6 +146,10 @@ class Calibration(_Record):
         """
         return posterior(self.ratio.log_ratio(cosines_P), self.prior(searched))
 
+    def most(self, *, searched: int) -> float:
+        """The highest probability that it gives to any of so many faces: pairs of two people bear out no more."""
+        return float(self.same_person([1.0], searched=searched)[0])
+
     def false_hits(self, cosines_P: ArrayLike, *, searched: int) -> Floats:
         """How many faces of other people are expected to reach each of these cosines, among so many, float64 (P,)."""
         cosine_T, share_T = np.array(self.false_accepts, np.float64).T

@@ -24,6 +24,7 @@ __all__ = [
     "Manifest",
     "Problem",
     "ShardRecord",
+    "TrainingRecord",
     "parse_manifest",
     "problems_of_manifest",
 ]
@@ -87,6 +88,17 @@ class EncoderRecord(_Record):
     dimension: Annotated[int, Field(ge=1)]
 
 
+class TrainingRecord(_Record):
+    """What an index learnt from that was updated since: faces, changed since, how uneven its lists and how far off its codes were, why."""
+
+    faces: Count
+    changed: Count
+    unevenness: float | None = None
+    misfit: float
+    recall_at_10: float | None = None
+    why: str
+
+
 class IndexRecord(_Record):
     """The index: what it is, why it was chosen, what it was allowed, what else was measured, how it came to be."""
 
@@ -99,6 +111,7 @@ class IndexRecord(_Record):
     sha256: Sha256
     budget: dict[str, Any] | None = None
     measured: list[dict[str, Any]] = []
+    trained: TrainingRecord | None = None
 
 
 class Manifest(_Record):

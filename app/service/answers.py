@@ -39,9 +39,9 @@ class FoundFace(_Sent):
     same_person: float | None = Field(
         description="probability that it is the same person; null while the version is not calibrated"
     )
-    grade: str = Field(description="that probability in words")
+    grade: str = Field(description='that probability in words, or "uncalibrated"')
     false_hits: float | None = Field(
-        description="faces of other people that are expected to score so high among those searched"
+        description="faces of other people that are expected to score so high among those searched; null like same_person"
     )
     quality: float | None = Field(description="0 useless to 1 good")
 
@@ -67,9 +67,9 @@ class FoundPerson(_Sent):
     """A named person among the matches."""
 
     label: str
-    cosine: float
-    same_person: float | None
-    face_ids: list[FaceId]
+    cosine: float = Field(ge=-1, le=1, description="of their most similar face")
+    same_person: float | None = Field(description="of that face; null while the version is not calibrated")
+    face_ids: list[FaceId] = Field(description="of the matches that carry the name, most similar first")
 
 
 class QueryFace(_Sent):
@@ -86,8 +86,8 @@ class QueryFace(_Sent):
     )
     quality: float | None
     crop: str = Field(description="the face as a data: url")
-    matches: list[FoundFace]
-    people: list[FoundPerson]
+    matches: list[FoundFace] = Field(description="by falling cosine")
+    people: list[FoundPerson] = Field(description="the matches that carry a name, by person, most similar first")
 
     @classmethod
     def of(cls, face: AskedFace, face_id: str | None, sources: list[str]) -> "QueryFace":
@@ -121,8 +121,10 @@ class SearchAnswer(_Sent):
     picture: str | None = Field(description="the upright photo, small, as a data: url; where it was asked for")
     searched: int = Field(description="faces that passed the filters")
     calibrated: bool = Field(description="whether same_person is known")
-    faces: list[QueryFace]
-    seconds: dict[str, float] = Field(description="that decode, detect, embed and search took")
+    faces: list[QueryFace] = Field(description="one for each face of the photo, or the one that was asked about")
+    seconds: dict[str, float] = Field(
+        description="that decode, detect, embed and search took; of a known face search alone"
+    )
 
     @classmethod
     def of(cls, asked: Asked, *, picture: bool) -> "SearchAnswer":

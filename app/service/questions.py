@@ -37,7 +37,9 @@ class SearchOptions(BaseModel):
     taken_to: date | None = Field(default=None, description="only photos of this day or earlier")
     min_quality: float = Field(default=0.0, ge=0, le=1, description="least quality of a known face")
     min_cosine: float = Field(default=-1.0, ge=-1, le=1, description="matches below it are left out")
-    min_same_person: float = Field(default=0.0, ge=0, le=1, description="likewise, where the version is calibrated")
+    min_same_person: float = Field(
+        default=0.0, ge=0, le=1, description="likewise; refused where the version is not calibrated"
+    )
     not_itself: bool = Field(default=False, description="leave out the photo asked with")
     not_photos_of: list[Annotated[str, Field(pattern=r"^[0-9]{1,19}$")]] = Field(
         default=[], max_length=200, description="leave out the photos that these faces are in"

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from store.errors import ArtifactError, VersionError
+from store.errors import ArtifactError, GateRefusedError, VersionError
 from store.fingerprints import content_sha256, sha256_hex
 from store.index_file import index_size, indexed_ids, load_index
 from store.index_search import SearchSettings
@@ -23,6 +23,7 @@ from tasks.steps.calibrate_version import calibrate_version
 from tasks.steps.held_out_queries import held_out_queries
 from tasks.steps.measure_index import Gallery
 from tasks.steps.prove_index import pass_gate, prove_approximate, prove_exact
+from tasks.steps.rebuild_index import rebuild_index
 from tasks.steps.report import write_report
 from tasks.steps.write_index import DRAFT
 
@@ -63,8 +64,7 @@ def check_version(draft: ArtifactRef, *, store: str) -> CheckedVersion:
     _check_counts(manifest, faces, photos, index_size(index))
     _check_content(manifest, faces, photos, index)
     ids_N, embeddings_ND = _embeddings(storage, manifest, faces)
-    metrics = _metrics(storage, manifest, index, faces, Gallery(ids_N, embeddings_ND))
-    gate = pass_gate(metrics, key=manifest.index.key)
+    manifest, metrics, gate = _proven(storage, folder, manifest, index, faces, Gallery(ids_N, embeddings_ND))
     calibration = calibrate_version(
         storage, manifest, faces=faces, photos=photos, ids_N=ids_N, embeddings_ND=embeddings_ND
     )
@@ -117,6 +117,30 @@ def _embeddings(
     if int(chosen.sum()) != len(wanted):
         raise ArtifactError(f"{len(wanted) - int(chosen.sum())} faces of the draft have no embedding in its shards")
     return all_ids[chosen], np.concatenate(vectors)[first[chosen]]
+
+
+def _proven(
+    storage: Storage, folder: str, manifest: Manifest, index: Any, faces: pa.Table, gallery: Gallery
+) -> tuple[Manifest, dict[str, Any], dict[str, Any]]:
+    """The manifest, its metrics and its gate; a changed copy of the index before that does not pass is made anew and asked again."""
+    metrics = _metrics(storage, manifest, index, faces, gallery)
+    try:
+        return manifest, metrics, pass_gate(metrics, key=manifest.index.key)
+    except GateRefusedError:
+        if manifest.index.change != "updated":
+            raise
+    manifest, data = rebuild_index(
+        storage,
+        folder,
+        manifest,
+        gallery,
+        queries=lambda: held_out_queries(
+            storage, faces, contract=manifest.contract.id, encoder=manifest.encoder.id, purpose="tune"
+        ),
+        why=f"recall@10 of the changed one was {metrics['recall_at_10']:.3f} at the gate",
+    )
+    metrics = _metrics(storage, manifest, load_index(data, where=f"{folder}/index.faiss"), faces, gallery)
+    return manifest, metrics, pass_gate(metrics, key=manifest.index.key)
 
 
 def _metrics(storage: Storage, manifest: Manifest, index: Any, faces: pa.Table, gallery: Gallery) -> dict[str, Any]:

@@ -5,15 +5,16 @@ N faces, Q queries, D dimensions.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from store.fingerprints import sha256_hex
 from store.index_choice import Candidate, IndexBudget, choose_index, kind_for
 from store.index_file import build_exact_index, build_index, index_bytes
 from store.index_search import SearchSettings
-from store.manifest import IndexRecord
+from store.manifest import IndexRecord, TrainingRecord
 from tasks.steps.measure_index import Gallery, Point, Questions, latency_of, tune
 
 __all__ = ["BuiltIndex", "build_as_recorded", "build_chosen"]
@@ -36,6 +37,8 @@ class BuiltIndex:
         parameters: kind, and how it is searched.
         why: in words.
         measured: what was tried: kind, key, faces it was tried with, and each setting's recall@10 and latency.
+        change: "updated" where it is a changed copy of the one before.
+        trained: on what, and what has changed since, of an updated one.
     """
 
     data: bytes
@@ -43,6 +46,23 @@ class BuiltIndex:
     parameters: dict[str, Any]
     why: str
     measured: tuple[dict[str, Any], ...] = ()
+    change: Literal["rebuilt", "updated"] = "rebuilt"
+    trained: TrainingRecord | None = None
+
+    def record(self, budget: IndexBudget) -> IndexRecord:
+        """What the manifest says of it."""
+        return IndexRecord(
+            key=self.key,
+            metric="inner_product",
+            parameters=self.parameters,
+            why=self.why,
+            change=self.change,
+            bytes=len(self.data),
+            sha256=sha256_hex(self.data),
+            budget=budget.as_json(),
+            measured=list(self.measured),
+            trained=self.trained,
+        )
 
 
 @dataclass(frozen=True)
@@ -125,9 +145,10 @@ def build_as_recorded(record: IndexRecord, ids_N: Ints, vectors_ND: Floats) -> B
     """
     candidate = kind_for(record.parameters.get("kind", "exact"), *vectors_ND.shape)
     data = index_bytes(build_index(candidate, ids_N, vectors_ND))
+    why = record.trained.why if record.trained else record.why
     if candidate.kind != "exact":
-        return BuiltIndex(data, candidate.key, dict(record.parameters), record.why, tuple(record.measured))
-    why = record.why if record.key == "Flat" else "exact search: too few faces are left to train on"
+        return BuiltIndex(data, candidate.key, dict(record.parameters), why, tuple(record.measured))
+    why = why if record.key == "Flat" else "exact search: too few faces are left to train on"
     return BuiltIndex(data, "Flat", {}, why, tuple(record.measured))
 
 

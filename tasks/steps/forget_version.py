@@ -147,7 +147,13 @@ def _files(
     }
     counts = Counter(row["status"] for row in photos)
     counts["forgotten"] = old.photos - len(photos)
-    index: Row = {"key": built.key, "parameters": built.parameters, "why": built.why, "change": "rebuilt"}
+    index: Row = {
+        "key": built.key,
+        "parameters": built.parameters,
+        "why": built.why,
+        "change": "rebuilt",
+        "trained": None,
+    }
     index |= {"bytes": len(built.data), "sha256": sha256_hex(built.data)}
     manifest = old.model_copy(
         update={

@@ -14,7 +14,17 @@ import numpy.typing as npt
 from models.exact_search import ExactAnswers, recalls, search_exactly
 from store.index_search import Allowed, SearchSettings, one_core, parts_of, search
 
-__all__ = ["Gallery", "Latency", "Point", "Questions", "latency_of", "queries_a_second", "recall_of", "tune"]
+__all__ = [
+    "Gallery",
+    "Latency",
+    "Point",
+    "Questions",
+    "latency_of",
+    "measured_at",
+    "queries_a_second",
+    "recall_of",
+    "tune",
+]
 
 DEPTH = 100
 _LATENCY_QUERIES = 24
@@ -142,7 +152,7 @@ def tune(index: Any, asked: Questions, *, recall: float) -> tuple[Point, list[Po
     for way in _ways(index):
         before = -1.0
         for settings in way:
-            points.append(_measured(index, asked, settings))
+            points.append(measured_at(index, asked, settings))
             if points[-1].least >= recall or points[-1].recall < before + _GAIN:
                 break
             before = points[-1].recall
@@ -163,7 +173,8 @@ def _ways(index: Any) -> Iterator[list[SearchSettings]]:
         yield [SearchSettings(nprobe=nprobe, refine=refine) for nprobe in probes]
 
 
-def _measured(index: Any, asked: Questions, settings: SearchSettings) -> Point:
+def measured_at(index: Any, asked: Questions, settings: SearchSettings) -> Point:
+    """One way of asking, measured."""
     shares_Q = asked.recalls(search(index, asked.queries, k=10, settings=settings)[1], k=10)
     error = float(shares_Q.std()) / max(1, len(shares_Q)) ** 0.5
     took = latency_of(index, asked.queries[:_LATENCY_QUERIES], settings, seconds=1.0)

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from models.same_person import Calibration
 from store.manifest import Manifest
-from tasks.steps.calibrate_version import LEAST_PAIRS, LEAST_PEOPLE, calibration_of
+from tasks.steps.calibrate_version import LEAST_CLAIM, LEAST_PAIRS, LEAST_PEOPLE, calibration_of
 from tasks.steps.calibration_picture import probability_svg, reliability_svg
 from tasks.steps.index_picture import latency_svg, recall_svg
 from tasks.steps.index_words import index_rows
@@ -40,6 +40,7 @@ def write_report(manifest: Manifest, *, faces: pa.Table, photos: pa.Table) -> by
         rows=index_rows(manifest),
         least_people=LEAST_PEOPLE,
         least_pairs=LEAST_PAIRS,
+        least_claim=LEAST_CLAIM,
     )
 
 

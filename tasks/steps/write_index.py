@@ -5,13 +5,15 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.errors import LookalikeError
 from store.fingerprints import content_sha256, sha256_hex
 from store.layout import embeddings_path, faces_path, open_store, photos_path
-from store.manifest import ContractRecord, EncoderRecord, FileRecord, IndexRecord, Manifest, ShardRecord
+from store.manifest import ContractRecord, EncoderRecord, FileRecord, Manifest, ShardRecord
 from store.refs import ArtifactRef
 from store.schemas import FACES, PHOTOS, PLAN, STATUSES, VERSION_FACES, VERSION_PHOTOS, from_parquet, to_parquet
 from store.storage import Storage
@@ -19,8 +21,10 @@ from store.versions import read_version
 from tasks.steps.choose_index import BuiltIndex, build_chosen
 from tasks.steps.contract import Contract
 from tasks.steps.held_out_queries import held_out_queries
+from tasks.steps.measure_index import Gallery
 from tasks.steps.plan_build import BuildPlan
 from tasks.steps.resolve_encoder import EncoderRef
+from tasks.steps.update_index import NextVersion, made_anew, update_index
 from tasks.steps.version_tables import read_before, read_face_vectors, version_faces, version_photos
 
 __all__ = ["DRAFT", "write_index"]
@@ -66,11 +70,14 @@ def write_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: Enc
         recorded=before.manifest if same_encoder else None,
     )
     ids_N = faces["face_id"].to_numpy()
-    built = build_chosen(
-        ids_N,
-        vectors_ND,
-        budget=plan.budget,
-        queries=lambda: held_out_queries(storage, faces, contract=contract.id, encoder=encoder.id, purpose="tune"),
+
+    def queries() -> npt.NDArray[np.float32]:
+        return held_out_queries(storage, faces, contract=contract.id, encoder=encoder.id, purpose="tune")
+
+    wanted = NextVersion(faces, Gallery(ids_N, vectors_ND), encoder.id, contract.id, plan.budget, queries)
+    updated = update_index(storage, parent, wanted, faces_before=before.faces)
+    built = updated.built or made_anew(
+        build_chosen(ids_N, vectors_ND, budget=plan.budget, queries=queries), updated.why
     )
     files = {
         "index.faiss": built.data,
@@ -143,17 +150,7 @@ def _manifest(
         encoder=EncoderRecord(id=encoder.id, name=encoder.name, dimension=encoder.dimension),
         shards=shards,
         tombstones=[],
-        index=IndexRecord(
-            key=built.key,
-            metric="inner_product",
-            parameters=built.parameters,
-            why=built.why,
-            change="rebuilt",
-            bytes=len(built.data),
-            sha256=sha256_hex(built.data),
-            budget=plan.budget.as_json(),
-            measured=list(built.measured),
-        ),
+        index=built.record(plan.budget),
         files={name: FileRecord(bytes=len(data), sha256=sha256_hex(data)) for name, data in files.items()},
         counts=counts,
         photos=sum(counts.values()),

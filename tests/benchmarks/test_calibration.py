@@ -39,6 +39,7 @@ def test_every_method_is_measured_on_every_division_and_the_error_is_that_of_a_p
     divisions = ["the version's own", "other halves 0", "fitted on 60 people 0"]
     assert [(row["division"], row["method"]) for row in rows] == [(d, m) for d in divisions for m in METHODS]
     assert all(0 < row["ece_pairs"] < 0.15 and row["loss_pairs"] < np.log(2) for row in rows)
+    assert all(0 < row["ece_first_by_chance"] < 0.2 and 0 < row["most"] < 1 for row in rows)
 
     class Sure:
         def log_ratio(self, cosines: Any) -> Any:

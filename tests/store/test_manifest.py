@@ -58,7 +58,10 @@ def test_a_manifest_comes_back_as_it_was_written() -> None:
     written = json.loads(manifest.to_json())
     assert len(written.pop("self_sha256")) == 64
     first = document()  # of before the index had a budget
-    assert written == first | {"revision": 0, "index": first["index"] | {"budget": None, "measured": []}}
+    assert written == first | {
+        "revision": 0,
+        "index": first["index"] | {"budget": None, "measured": [], "trained": None},
+    }
     assert parse_manifest(manifest.to_json(), where="x") == manifest
     assert manifest.to_json().endswith(b"}\n")
 

@@ -61,10 +61,13 @@ def manifest(labelled_store: str) -> Manifest:
     return read_version(open_store(labelled_store)).manifest
 
 
-def calibrated(storage: Storage, manifest: Manifest, tables: tuple[Any, Any, Any, Any]) -> Calibration | None:
-    faces, photos, ids, embeddings = tables
-    of = manifest.model_copy(update={"faces": len(ids)})
-    record = calibrate_version(storage, of, faces=faces, photos=photos, ids_N=ids, embeddings_ND=embeddings)
+def calibrated(
+    storage: Storage, manifest: Manifest, tables: tuple[Any, Any, Any, Any], *, faces: int | None = None
+) -> Calibration | None:
+    """What a version of these tables gets; as one of so many faces, where `faces` says so."""
+    of_faces, photos, ids, embeddings = tables
+    of = manifest.model_copy(update={"faces": faces or len(ids)})
+    record = calibrate_version(storage, of, faces=of_faces, photos=photos, ids_N=ids, embeddings_ND=embeddings)
     return None if record is None else Calibration.model_validate(json.loads(json.dumps(record)))
 
 
@@ -160,6 +163,22 @@ def test_without_labels_the_card_s_calibration_is_taken_and_said_to_be_the_card_
     assert made.source == "card"
     assert made.faces_a_person == 1.5, "the prior is the version's, not the card's"
     assert made.ratio == Calibration.model_validate(some_calibration()).ratio
+
+
+def test_labels_that_bear_out_nothing_high_among_so_many_faces_are_not_used(
+    storage: Storage, manifest: Manifest, labelled_faces_of: Make
+) -> None:
+    tables = labelled_faces_of(PEOPLE)
+    made = calibrated(storage, manifest, tables)
+    assert made is not None
+    odds = made.fitted_on.different / 3 * made.faces_a_person / 2  # of one face, times the number of faces
+    most_faces = int(odds / 9)  # among which it is 9 to 1
+    assert calibrated(storage, manifest, tables, faces=int(0.9 * most_faces)) is not None
+    assert calibrated(storage, manifest, tables, faces=int(1.1 * most_faces)) is None
+    write_card(storage, manifest.encoder.id, calibration=some_calibration())
+    carried = calibrated(storage, manifest, tables, faces=int(1.1 * most_faces))
+    assert carried is not None
+    assert carried.source == "card"
 
 
 def test_a_card_s_calibration_that_cannot_be_read_is_refused_by_name(

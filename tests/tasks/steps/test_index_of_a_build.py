@@ -4,7 +4,7 @@ import html
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 
 from store.errors import GateRefusedError, VersionError
 from store.index_choice import AskedBudget, IndexBudget
+from store.index_file import indexed_ids, load_index
 from store.layout import open_store
 from store.schemas import VERSION_FACES, from_parquet
 from store.versions import current_number, read_file, read_version
@@ -191,3 +192,96 @@ def test_a_manifest_of_before_budgets_reads_as_one_of_the_default(made: tuple[An
     old = type(manifest).model_validate_json(json.dumps(document))
     assert IndexBudget.of(old.index.budget) == IndexBudget()
     assert old.index.measured == []
+
+
+@pytest.fixture
+def changed(made: tuple[Any, Path], tmp_path: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The source of the store with three photos more and two less, while the test runs."""
+    monkeypatch.setattr("store.index_change._MOST_LOST", 0.05)  # 48 queries say little
+    monkeypatch.setattr("store.index_change._MOST_MISFIT", 2.0)  # as do codes learnt from 96 faces
+    photos, before = made[1], set(made[1].iterdir())
+    for n in (3, 50):
+        (photos / f"{n}.png").rename(tmp_path / f"{n}.png")
+    for n in range(3):
+        paint(photos / f"new{n}.png", 500 + n)
+    yield photos
+    for path in set(photos.iterdir()) - before:
+        path.unlink()
+    for n in (3, 50):
+        (tmp_path / f"{n}.png").rename(photos / f"{n}.png")
+
+
+def test_a_little_change_is_applied_to_a_copy_of_the_index_and_the_manifest_says_so(copy: Any, changed: Path) -> None:
+    storage = open_store(copy.store)
+    before = read_version(storage).manifest
+    manifest = build(copy, changed, AskedBudget())
+    record = manifest.index
+    assert (manifest.version, record.change, manifest.faces) == (2, "updated", PHOTOS + 1), record.why
+    assert record.key == before.index.key
+    assert record.trained is not None
+    assert (record.trained.faces, record.trained.changed, record.trained.why) == (PHOTOS, 5, before.index.why)
+    assert record.why.startswith(
+        f"{before.index.why}; updated: a copy of version 1's index, 3 faces added and 2 removed; 5.2% of the 96"
+    )
+    assert manifest.metrics is not None
+    assert manifest.metrics["recall_at_10"] >= 0.95
+    assert "updated" in read_file(storage, read_version(storage), "report.html").decode()
+    assert verify_store(copy.store).problems == []
+    forget_now(Wish("photo", str(changed / "7.png")), store=copy.store)
+    after = read_version(storage).manifest.index
+    assert (after.change, after.trained, after.why) == ("rebuilt", None, before.index.why)
+    assert verify_store(copy.store).problems == []
+
+
+def test_who_was_removed_is_not_answered_by_a_changed_index(copy: Any, changed: Path) -> None:
+    storage = open_store(copy.store)
+    before = faces_of(storage)
+    build(copy, changed, AskedBudget())
+    after = faces_of(storage)
+    index = load_index(read_file(storage, read_version(storage), "index.faiss"), where="x")
+    assert set(indexed_ids(index).tolist()) == set(after)
+    gone = set(before) - set(after)
+    assert len(gone) == 2
+    data = read_file(storage, read_version(storage), "index.faiss")
+    assert not any(int(one).to_bytes(8, "little") in data for one in gone)
+
+
+def test_changes_add_up_until_the_index_is_trained_anew(
+    copy: Any, changed: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.index_change.MOST_CHANGED", 0.06)
+    assert build(copy, changed, AskedBudget()).index.change == "updated"
+    paint(changed / "late.png", 900)
+    manifest = build(copy, changed, AskedBudget())
+    assert (manifest.index.change, manifest.index.trained) == ("rebuilt", None)
+    assert manifest.index.why.endswith("made anew: 6 faces have come or gone since it was trained on 96, more than 6%")
+
+
+def test_a_changed_index_that_the_gate_refuses_is_made_anew_at_once(
+    copy: Any, changed: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = copy.plan(changed)
+    draft = copy.draft(plan)
+    storage = open_store(copy.store)
+    folder = storage.path_of(draft.uri).rsplit("/", 1)[0]
+    path = f"{folder}/draft.json"
+    document = json.loads(storage.read(path))
+    assert document["index"]["change"] == "updated"
+    document["index"]["parameters"] |= {"refine": 1, "nprobe": 1}  # asked so, it finds too little
+    document.pop("self_sha256")
+    storage.write(path, json.dumps(document).encode())
+    monkeypatch.setattr("store.index_search._TUNED_FOR", 1)
+    monkeypatch.setattr("tasks.steps.measure_index._REFINE", (1.0, 500.0))
+    checked = check_version(draft, store=copy.store)
+    publish_version(checked.draft, store=copy.store, plan=plan)
+    manifest = read_version(storage).manifest
+    assert manifest.index.change == "rebuilt"
+    assert re.search(r"made anew: recall@10 of the changed one was 0\.\d{3} at the gate$", manifest.index.why)
+    assert manifest.gate == {"recall_at_10": 0.95, "passed": True}
+    assert verify_store(copy.store).problems == []
+
+
+def faces_of(storage: Any) -> list[int]:
+    data = read_file(storage, read_version(storage), "faces.parquet")
+    ids: list[int] = from_parquet(data, VERSION_FACES, where="x")["face_id"].to_pylist()
+    return ids
