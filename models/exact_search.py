@@ -9,35 +9,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NearestFaces", "multiply"]
+__all__ = ["NOBODY", "NearestFaces"]
 
 NOBODY = -1
-
-
-def multiply(
-    queries_QD: npt.NDArray[np.float32], faces_BD: npt.NDArray[np.float32], *, device: str = "cpu"
-) -> npt.NDArray[np.float32]:
-    """Cosines of every query and every face, float32 (Q, B).
-
-    Args:
-        queries_QD: float32, unit length.
-        faces_BD: float32, unit length.
-        device: "cpu", or a torch device such as "cuda", where float32 is multiplied as float32 and not as TF32.
-    """
-    if device == "cpu":
-        return queries_QD @ faces_BD.T
-    import torch  # noqa: PLC0415
-
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        product = (
-            torch.from_numpy(queries_QD).to(device) @ torch.from_numpy(np.ascontiguousarray(faces_BD)).to(device).T
-        )
-        cosines: npt.NDArray[np.float32] = product.cpu().numpy()
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
-    return cosines
+"""Stands where fewer faces are known."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +45,15 @@ class NearestFaces:
     def sure(self) -> npt.NDArray[np.int64]:
         """How many first places of each query are right whoever is hidden, int64 (Q,)."""
         right = (self.ids != NOBODY) & (self.cosines >= self.hidden[:, None])
-        return np.where(np.isneginf(self.hidden), self.ids.shape[1], right.sum(axis=1))
+        places: npt.NDArray[np.int64] = np.where(np.isneginf(self.hidden), self.ids.shape[1], right.sum(axis=1))
+        return places
 
-    def added(
-        self, ids_B: npt.NDArray[np.int64], faces_BD: npt.NDArray[np.float32], *, device: str = "cpu"
-    ) -> "NearestFaces":
+    def added(self, ids_B: npt.NDArray[np.int64], faces_BD: npt.NDArray[np.float32]) -> "NearestFaces":
         """With a block of faces more."""
         if not len(ids_B) or not len(self.queries):
             return self
         depth = self.ids.shape[1]
-        cosines_QB = multiply(self.queries, faces_BD, device=device)
+        cosines_QB = self.queries @ faces_BD.T
         near = min(depth + 1, len(ids_B))
         best = np.argpartition(-cosines_QB, near - 1, axis=1)[:, :near]
         ids = np.concatenate([self.ids, ids_B[best]], axis=1)

@@ -160,6 +160,7 @@ class Spool:
         if self._starts[-1] != len(self.ids):
             raise ArtifactError(f"{self._starts[-1]:,} faces were added to an index of {len(self.ids):,}")
         digest, count = hashlib.sha256(), 0
+        path.unlink(missing_ok=True)  # who has one open that stood there keeps it
         with path.open("wb") as file:
             for data in self._pieces():
                 file.write(data)

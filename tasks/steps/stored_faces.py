@@ -64,6 +64,22 @@ class StoredFaces:
                 yield np.concatenate(rows), np.concatenate(vectors)
                 rows, vectors = [], []
 
+    def take(self, rows_S: Ints) -> Floats:
+        """As of FaceBlocks; no shard is read that holds none of them.
+
+        Raises:
+            ArtifactError: as of `blocks`.
+        """
+        wanted = np.zeros(len(self.ids), np.bool_)
+        wanted[rows_S] = True
+        vectors_SD = np.zeros((len(rows_S), self.dimension), np.float32)
+        for n, shard in enumerate(self.shards):
+            rows = self.order[self.ends[n] : self.ends[n + 1]]
+            rows = rows[wanted[rows]]
+            if len(rows):
+                vectors_SD[np.searchsorted(rows_S, rows)] = self._of(shard, rows)
+        return vectors_SD
+
     def _of(self, shard: str, rows_M: Ints) -> Floats:
         """The vectors of those rows, float32 (M, D), all of which are in the shard."""
         path = embeddings_path(self.encoder, shard)

@@ -1,9 +1,7 @@
 import numpy as np
 import numpy.typing as npt
-import pytest
-import torch
 
-from models.exact_search import NearestFaces, multiply
+from models.exact_search import NearestFaces
 
 Vectors = npt.NDArray[np.float32]
 
@@ -75,12 +73,3 @@ def test_a_removed_face_makes_the_last_place_unsure_until_it_is_known_to_be_righ
     again = near.removed(np.array([1])).added(np.array([8]), faces[[0]])
     assert again.sure().tolist() == [3]
     assert again.ids.tolist() == [[0, 8, 2]]
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_device_gives_the_same_product(device: str) -> None:
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    rng = np.random.default_rng(3)
-    queries, faces = unit(rng, 4, 64), unit(rng, 100, 64)
-    np.testing.assert_allclose(multiply(queries, faces, device=device), queries @ faces.T, atol=2e-6)

@@ -178,10 +178,12 @@ def test_queries_that_tune_and_queries_of_the_gate_are_of_different_faces_and_no
     again = held_out_queries(
         storage, faces, contract=version.manifest.contract.id, encoder=version.manifest.encoder.id, purpose="gate"
     )
-    assert np.array_equal(sets["gate"], again)
-    assert len(sets["tune"]) == len(sets["gate"]) == PHOTOS // 2
-    np.testing.assert_allclose(np.linalg.norm(sets["tune"], axis=1), 1, atol=1e-4)
-    assert (sets["tune"] @ sets["gate"].T).max() < 0.99999
+    tuning, gate = sets["tune"].vectors, sets["gate"].vectors
+    assert np.array_equal(gate, again.vectors)
+    assert len(tuning) == len(gate) == PHOTOS // 2
+    assert len({*sets["tune"].faces.tolist(), *sets["gate"].faces.tolist()}) == PHOTOS
+    np.testing.assert_allclose(np.linalg.norm(tuning, axis=1), 1, atol=1e-4)
+    assert (tuning @ gate.T).max() < 0.99999
     assert opened.index.ntotal == PHOTOS
 
 
@@ -229,7 +231,9 @@ def test_a_little_change_is_applied_to_a_copy_of_the_index_and_the_manifest_says
     assert verify_store(copy.store).problems == []
     forget_now(Wish("photo", str(changed / "7.png")), store=copy.store)
     after = read_version(storage).manifest.index
-    assert (after.change, after.trained, after.why) == ("rebuilt", None, before.index.why)
+    assert (after.change, after.why) == ("rebuilt", before.index.why)
+    assert after.trained is not None
+    assert (after.trained.faces, after.trained.changed) == (PHOTOS, 0)
     assert verify_store(copy.store).problems == []
 
 
@@ -253,7 +257,8 @@ def test_changes_add_up_until_the_index_is_trained_anew(
     assert build(copy, changed, AskedBudget()).index.change == "updated"
     paint(changed / "late.png", 900)
     manifest = build(copy, changed, AskedBudget())
-    assert (manifest.index.change, manifest.index.trained) == ("rebuilt", None)
+    assert manifest.index.trained is not None
+    assert (manifest.index.change, manifest.index.trained.changed) == ("rebuilt", 0)
     assert manifest.index.why.endswith("made anew: 6 faces have come or gone since it was trained on 96, more than 6%")
 
 
