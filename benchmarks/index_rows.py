@@ -68,7 +68,7 @@ def _tuned(ways: Iterable[tuple[str, Ask]], tune: Array, exact: Array) -> tuple[
 
 def _vectors(job: Job) -> Array:
     """All of them, in memory; the peak of what comes after begins here."""
-    vectors = np.load(job.folder / "vectors" / "0.npy")
+    vectors: Array = np.load(job.folder / "vectors" / "0.npy")
     _reset_peak()
     return vectors
 
