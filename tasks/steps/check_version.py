@@ -7,8 +7,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from store.content_hash import table_content_sha256
 from store.errors import ArtifactError, GateRefusedError, VersionError
-from store.fingerprints import content_sha256, sha256_hex
+from store.fingerprints import sha256_hex
 from store.index_choice import IndexBudget
 from store.index_file import index_size, indexed_ids
 from store.index_search import SearchSettings
@@ -83,13 +84,13 @@ def check_version(draft: ArtifactRef, *, store: str) -> CheckedVersion:
 
 
 def _check_counts(manifest: Manifest, faces: pa.Table, photos: pa.Table, size: tuple[int, int]) -> None:
-    statuses = photos.column("status").to_pylist()
+    counted = {one["values"]: one["counts"] for one in photos.column("status").value_counts().to_pylist()}
     for what, got, wanted in (
         ("vectors in the index", size[0], manifest.faces),
         ("dimensions of the index", size[1], manifest.encoder.dimension),
         ("rows of faces.parquet", faces.num_rows, manifest.faces),
         ("rows of photos.parquet", photos.num_rows, manifest.photos - manifest.counts.get("forgotten", 0)),
-        *((f"photos {s}", statuses.count(s), count) for s, count in manifest.counts.items() if s != "forgotten"),
+        *((f"photos {s}", counted.get(s, 0), count) for s, count in manifest.counts.items() if s != "forgotten"),
     ):
         if got != wanted:
             raise VersionError(
@@ -101,8 +102,7 @@ def _check_content(manifest: Manifest, faces: pa.Table, photos: pa.Table, index:
     ids_N = faces.column("face_id").to_numpy()
     if not np.array_equal(indexed_ids(index), ids_N):
         raise VersionError("the index holds other faces than faces.parquet; nothing was published")
-    rows = zip(*(photos.column(name).to_pylist() for name in ("uri", "photo_sha256", "status")), strict=True)
-    if (got := content_sha256(rows, ids_N.tolist())) != manifest.content_sha256:
+    if (got := table_content_sha256(photos, ids_N)) != manifest.content_sha256:
         raise VersionError(
             f"the tables have the content {got[:12]}…, the manifest says {manifest.content_sha256[:12]}…; nothing was published"
         )

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from store.content_hash import table_content_sha256
 from store.errors import ArtifactError
-from store.fingerprints import content_sha256, sha256_hex, short_hash
+from store.fingerprints import sha256_hex, short_hash
 from store.forgotten import Forgotten, tag
 from store.index_choice import IndexBudget
 from store.layout import embeddings_path, faces_path, photos_path, version_file, version_folder
@@ -163,9 +164,7 @@ def _files(
             "files": _records(built, files),
             "counts": {status: counts.get(status, 0) for status in STATUSES},
             "faces": len(faces),
-            "content_sha256": content_sha256(
-                ((r["uri"], r["photo_sha256"], r["status"]) for r in photos), [row["face_id"] for row in faces]
-            ),
+            "content_sha256": table_content_sha256(photo_table, opened.ids),
         }
     )
     files["report.html"] = write_report(manifest, faces=face_table, photos=photo_table)

@@ -219,4 +219,4 @@ def _delta(before: pa.Table, after: pa.Table) -> _Delta:
     stay, at_old, at_new = np.intersect1d(old, new, assume_unique=True, return_indices=True)
     old_shards = before["shard"].take(pa.array(at_old)).to_numpy()
     moved = stay[old_shards != after["shard"].take(pa.array(at_new)).to_numpy()]
-    return _Delta(added=np.setdiff1d(new, old), removed=np.setdiff1d(old, new), moved=moved)
+    return _Delta(added=np.delete(new, at_new), removed=np.delete(old, at_old), moved=moved)

@@ -6,11 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from store.content_hash import table_content_sha256
 from store.errors import LookalikeError
-from store.fingerprints import content_sha256, sha256_hex
+from store.fingerprints import sha256_hex
 from store.layout import embeddings_path, faces_path, open_store, photos_path
 from store.manifest import ContractRecord, EncoderRecord, FileRecord, Manifest, ShardRecord
 from store.refs import ArtifactRef
@@ -88,7 +91,7 @@ def write_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: Enc
         manifest = _manifest(
             plan,
             photos=photos,
-            ids=opened.ids.tolist(),
+            ids_N=opened.ids,
             shards=shards,
             files=files,
             built=built,
@@ -141,14 +144,13 @@ def _manifest(
     plan: BuildPlan,
     *,
     photos: pa.Table,
-    ids: list[int],
+    ids_N: npt.NDArray[np.int64],
     shards: list[ShardRecord],
     files: dict[str, bytes],
     built: BuiltIndex,
     contract: Contract,
     encoder: EncoderRef,
 ) -> Manifest:
-    rows = zip(*(photos[name].to_pylist() for name in ("uri", "photo_sha256", "status")), strict=True)
     counts = _counts(plan, photos)
     return Manifest(
         format=1,
@@ -168,11 +170,11 @@ def _manifest(
         },
         counts=counts,
         photos=sum(counts.values()),
-        faces=len(ids),
+        faces=len(ids_N),
         metrics=None,
         gate=None,
         calibration=None,
-        content_sha256=content_sha256(rows, ids),
+        content_sha256=table_content_sha256(photos, ids_N),
         labels="folder" if plan.labelled_sources else None,
         labelled_sources=list(plan.labelled_sources),
         requires=[],
