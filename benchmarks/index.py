@@ -6,6 +6,7 @@ Every row is a process of its own, so that its peak memory is its own, and may t
 again, so that the same command goes on where it was stopped. Every process may use --memory of its own (RLIMIT_DATA: what it
 allocates; mapped files and the kernel's cache of them are not in it), and autofaiss is told the same figure. Ours and autofaiss read
 the vectors from files; usearch and hnswlib are given them in memory, which their peak leaves out.
+How many times as quick as exact search an engine is, is measured in its own process, query by query in turn.
 --peers names a Python that has usearch, hnswlib or autofaiss; what it has not is passed over and said. Vectors are drawn as
 benchmarks/face_vectors.py describes; queries are other photos of the same people. Faces take 2 KB of disk each while it runs, ours
 1.2 KB more.
@@ -59,7 +60,6 @@ def main() -> None:
         if missing:
             rows += _make(args, asked, missing)
     print(json.dumps(describe_machine(), indent=1))
-    rows = _compared(rows)
     print(_table(rows))
     if args.json:
         print(json.dumps({"rows": rows, "machine": describe_machine()}))
@@ -111,17 +111,6 @@ def _row(python: str, engine: str, folder: str, asked: dict[str, Any]) -> dict[s
         return {"engine": engine, "built": f"not run: {(done.stderr.strip().splitlines() or ['it died'])[-1]}"}
     row: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return row
-
-
-def _compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """With how many times as quick as exact search each is, where that was measured with as many faces."""
-    exact = {row["faces"]: row["p50_ms"] for row in rows if row["engine"] == "exact" and "p50_ms" in row}
-    return [
-        row | {"speedup_vs_exact": round(exact[row["faces"]] / row["p50_ms"], 1)}
-        if row["faces"] in exact and "p50_ms" in row
-        else row
-        for row in rows
-    ]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
