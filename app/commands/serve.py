@@ -2,12 +2,10 @@
 
 import argparse
 import os
-import socket
 from typing import Any
 
 from app.store_option import store_of
 from app.terminal import say
-from store.errors import LookalikeError
 
 __all__ = ["add_arguments", "run", "show"]
 
@@ -45,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Serve until stopped."""
-    from app.service.running import check_settings, serve  # noqa: PLC0415
+    from app.service.running import check_settings, listen, serve  # noqa: PLC0415
     from app.service.settings import ServiceSettings  # noqa: PLC0415
 
     settings = ServiceSettings(
@@ -61,7 +59,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         waiting=args.waiting,
     )
     check_settings(settings)
-    listener = _listener(settings.host, settings.port)
+    listener = listen(settings.host, settings.port)
     port = listener.getsockname()[1]
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     say(f"serving {settings.store} at http://{shown}:{port}/ (Ctrl-C stops it)")
@@ -73,21 +71,3 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     """A line."""
     return f"stopped serving at {result['host']}:{result['port']}"
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, which no other process has."""
-    listener = None
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(found[0], found[1])
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(found[4])
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        raise LookalikeError(
-            f"cannot listen at {host}, port {port} ({error.strerror}): give another --host or --port"
-        ) from error
-    listener.set_inheritable(True)
-    return listener
