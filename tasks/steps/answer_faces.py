@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.encoder import Encoder
 from models.same_person import Calibration, grade
 from store.errors import ArtifactError, QueryError
 from store.index_search import index_size
@@ -35,6 +36,7 @@ def answer_photo(
     *,
     options: QueryOptions = AS_USUAL,
     warnings: tuple[str, ...] = (),
+    encoder: Encoder | None = None,
     device: str = "cpu",
 ) -> Answer:
     """The matches of each face of a photo, or of the one that `options.face` names.
@@ -45,7 +47,8 @@ def answer_photo(
         asked: as `read_asked_photo` gives it.
         options: how it is asked.
         warnings: what `open_version` said.
-        device: of the encoder.
+        encoder: the version's; loaded where it is not given.
+        device: that it is then loaded for.
 
     Raises:
         QueryError: the photo shows no face, or not so many; the encoder is not the version's; a filter names what is not there.
@@ -53,7 +56,7 @@ def answer_photo(
     refuse_other_encoder(opened.version, options.encoder)
     rows = _chosen(asked, options.face)
     started = time.perf_counter()
-    encoder = encoder_of(storage, opened.version.manifest.encoder.id, device=device)
+    encoder = encoder or encoder_of(storage, opened.version.manifest.encoder.id, device=device)
     queries_QD = embed_asked([row for _, row in rows], encoder, size=asked.size)
     embedded = time.perf_counter()
     allowed_A = allowed_faces(storage, opened.version, options, asked_sha256=asked.sha256)
