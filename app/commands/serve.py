@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audit", metavar="FILE", help="where the line a query goes (default: stderr)")
     parser.add_argument("--workers", type=int, default=1, help="processes, which share the mapped index (default: 1)")
     parser.add_argument(
+        "--together",
+        type=int,
+        default=4,
+        help="queries with a small photo that are worked on together; 1 takes each alone (default: 4)",
+    )
+    parser.add_argument(
         "--waiting",
         type=int,
         default=16,
@@ -56,6 +62,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         audit=os.path.abspath(args.audit) if args.audit else None,
         workers=args.workers,
         slots=max(1, (os.cpu_count() or 1) // args.workers),
+        together=args.together,
         waiting=args.waiting,
     )
     check_settings(settings)

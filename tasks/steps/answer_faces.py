@@ -17,11 +17,11 @@ from tasks.steps.answer import Answer, AskedFace, Match, Person
 from tasks.steps.asked_photo import AskedPhoto, embed_asked, encoder_of
 from tasks.steps.calibrate_version import calibration_of
 from tasks.steps.choose_matches import Found, choose_matches
+from tasks.steps.face_in_shard import stored_crop, stored_size, stored_vector
 from tasks.steps.filter_faces import allowed_faces
 from tasks.steps.live_filter import live_forgotten
 from tasks.steps.open_version import OpenVersion
 from tasks.steps.query_options import AS_USUAL, QueryOptions
-from tasks.steps.stored_face import stored_crop, stored_size, stored_vector
 
 __all__ = ["answer_face", "answer_photo", "refuse_other_encoder"]
 

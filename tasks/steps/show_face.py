@@ -15,9 +15,9 @@ from store.source_lists import LIST_SUFFIXES
 from store.sources import read_uri
 from store.storage import Storage, decode_path, is_local
 from tasks.steps.contract import Contract
+from tasks.steps.face_in_shard import stored_crop
 from tasks.steps.live_filter import live_forgotten
 from tasks.steps.open_version import OpenVersion
-from tasks.steps.stored_face import stored_crop
 from tasks.steps.wall import PhotoKilledError
 
 __all__ = [
