@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.environment import PROJECT
+from app.project import PROJECT
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

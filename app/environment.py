@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-__all__ = ["PROJECT", "prepare_prefect"]
+from app.project import PROJECT
 
-PROJECT = Path(__file__).resolve().parent.parent
+__all__ = ["prepare_prefect"]
 
 
 def prepare_prefect(*, verbose: bool = False) -> None:

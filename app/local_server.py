@@ -8,8 +8,8 @@ import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from app.environment import PROJECT
 from app.processes import Started, start, stop
+from app.project import PROJECT
 
 __all__ = ["LocalServer", "ServerError", "running_api"]
 

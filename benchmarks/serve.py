@@ -1,12 +1,13 @@
 """What a query to `lookalike serve` costs, and what becomes of many at once.
 
-    python -m benchmarks.serve [--faces 5000 100000] [--million] [--seconds 60] [--clients 1 4 16] [--json]
+    python -m benchmarks.serve [--faces 5000 100000] [--million] [--seconds 60] [--clients 1 4 16] [--compare] [--json]
 
 For each size a store is made: faces with drawn vectors of 512 dimensions that are spread like real ones (`benchmarks/face_vectors.py`), and an
 untrained encoder of the published Inception-ResNet V1's size, so that every part costs what it costs with real ones. Where the index is an
 approximate one, it is tuned and proven with drawn vectors too, for there are no crops that could be embedded again. The real command serves it from a
 process of its own. Then, over HTTP from here: one client, one query after another, a photo of 250 pixels and one of 12 megapixels, split into what
-the service says of its parts; several clients at once; and four clients while one version after another is published.
+the service says of its parts; several clients at once; one among strangers who send slow, endless and malformed bodies and bombs; and four clients
+while one version after another is published. With --compare, services that work on small photos together and one by one are asked in turn.
 """
 
 import argparse
@@ -19,7 +20,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -34,6 +34,7 @@ from benchmarks.drawn_queries import drawn_queries
 from benchmarks.face_vectors import FaceVectors
 from benchmarks.incremental import commit_drawn, list_drawn
 from benchmarks.machine import describe_machine
+from benchmarks.serve_clients import at_once, memory_mib, one_by_one, strangers
 from store.layout import open_store
 from tasks.steps.check_version import check_version
 from tasks.steps.contract import Contract
@@ -48,13 +49,12 @@ __all__ = ["drawing", "main", "measure_size"]
 
 Row = dict[str, Any]
 _NETWORK = NetworkSettings(width=1.0, dimension=512, input_px=160)
-_STAGES = ("decode", "detect", "embed", "search")
-_WARM = 5
+_ROUNDS = 3
 _MORE_PHOTOS = 10
 
 
-def measure_size(faces: int, *, seconds: float, queries: int, clients: Sequence[int]) -> Row:
-    """All figures for a gallery of so many faces."""
+def measure_size(faces: int, *, seconds: float, queries: int, clients: Sequence[int], compare: bool = False) -> Row:
+    """All figures for a gallery of so many faces; `compare` also asks a service that takes each query alone."""
     with tempfile.TemporaryDirectory() as folder:
         store, photos = str(Path(folder, "store")), _photos(Path(folder, "drawn"))
         encoder = new_encoder(store, settings=_NETWORK)
@@ -62,12 +62,40 @@ def measure_size(faces: int, *, seconds: float, queries: int, clients: Sequence[
         _publish(store, encoder, faces)
         row: Row = {"faces": faces, "made_in_s": round(time.perf_counter() - started, 1)}
         with _served(store, Path(folder)) as (url, pid):
-            row["one_by_one"] = {name: _one_by_one(url, photo, queries) for name, photo in photos.items()}
+            row["one_by_one"] = {name: one_by_one(url, photo, queries) for name, photo in photos.items()}
             small = photos["250 x 250"]
-            row["at_once"] = [_at_once(url, pid, small, count=n, seconds=seconds) for n in clients]
+            row["at_once"] = [at_once(url, pid, small, count=n, seconds=seconds) for n in clients]
+            with strangers(url):
+                row["among_strangers"] = one_by_one(url, small, queries) | {"memory_mib": round(memory_mib(pid))}
             with _publishing(store, encoder, faces):
-                row["while_publishing"] = _at_once(url, pid, small, count=4, seconds=seconds)
+                row["while_publishing"] = at_once(url, pid, small, count=4, seconds=seconds)
+        if compare:
+            row["together_and_alone"] = _compare(store, Path(folder), small, clients=clients, seconds=seconds)
     return row
+
+
+def _compare(store: str, folder: Path, photo: bytes, *, clients: Sequence[int], seconds: float) -> list[Row]:
+    """Two services, one that works on small photos together and one that does not, asked in turn."""
+    rows = []
+    with contextlib.ExitStack() as running:
+        found: dict[str, tuple[str, int]] = {}
+        for name, together in (("together", 4), ("alone", 1)):
+            (folder / name).mkdir()
+            found[name] = running.enter_context(_served(store, folder / name, together=together))
+        for count in clients:
+            rounds: dict[str, list[Row]] = {name: [] for name in found}
+            for _ in range(_ROUNDS):
+                for name, (url, pid) in found.items():
+                    rounds[name].append(at_once(url, pid, photo, count=count, seconds=seconds / _ROUNDS))
+            rows.append({"clients": count} | {name: _median(some) for name, some in rounds.items()})
+    return rows
+
+
+def _median(rounds: list[Row]) -> Row:
+    """The middle of several rounds, and their spread of answers a second."""
+    each = sorted(one["a_second"] for one in rounds)
+    ms = {p: float(np.median([one["ms"][p] for one in rounds])) for p in ("p50", "p99")}
+    return {"a_second": float(np.median(each)), "from_to": [each[0], each[-1]], "ms": ms}
 
 
 def _photos(folder: Path) -> dict[str, bytes]:
@@ -112,10 +140,11 @@ def drawing(faces: int, dimension: int) -> Callable[[int], npt.NDArray[np.float3
 
 
 @contextlib.contextmanager
-def _served(store: str, folder: Path) -> Iterator[tuple[str, int]]:
+def _served(store: str, folder: Path, *, together: int = 4) -> Iterator[tuple[str, int]]:
     """The real command, ready, in a process of its own: its address and its pid."""
     said = folder / "said"
     command = [sys.executable, "-m", "app.cli", "serve", "--store", store, "--port", "0", "--audit", f"{folder}/audit"]
+    command += ["--together", str(together)]
     with said.open("wb") as out, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=out) as process:
         try:
             yield _ready(process, said), process.pid
@@ -133,16 +162,6 @@ def _ready(process: subprocess.Popen[bytes], said: Path) -> str:
     raise SystemExit(f"the service ended:\n{said.read_text()}")
 
 
-def _memory_mib(pid: int) -> float:
-    """Of a process and its children, what is not shared with files: mapped vectors are not counted."""
-    total = 0.0
-    for one in (pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
-        with contextlib.suppress(OSError):
-            kept = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{one}/status").read_text())
-            total += int(kept[1]) / 1024 if kept else 0
-    return total
-
-
 @contextlib.contextmanager
 def _publishing(store: str, encoder: str, faces: int) -> Iterator[None]:
     """Another process publishes a version with a few photos more, and the next when that is done."""
@@ -154,76 +173,21 @@ def _publishing(store: str, encoder: str, faces: int) -> Iterator[None]:
             process.kill()
 
 
-# The clients
-
-
-def _one_by_one(url: str, photo: bytes, queries: int) -> Row:
-    """Milliseconds of queries that wait for nobody, and of their parts."""
-    parts: dict[str, list[float]] = {name: [] for name in ("whole", *_STAGES)}
-    with httpx.Client(base_url=url, timeout=120) as client:
-        for n in range(_WARM + queries):
-            started = time.perf_counter()
-            answer = client.post("/api/search", files={"photo": photo}, data={"picture": "true"})
-            whole = time.perf_counter() - started
-            answer.raise_for_status()
-            if n >= _WARM:
-                for name, taken in (("whole", whole), *answer.json()["seconds"].items()):
-                    parts[name].append(1000 * taken)
-    return {name: _percentiles(values) for name, values in parts.items()}
-
-
-def _at_once(url: str, pid: int, photo: bytes, *, count: int, seconds: float) -> Row:
-    """What so many clients get, each asking again as soon as it is answered."""
-    taken: list[float] = []
-    statuses: dict[str, int] = {}
-    versions: set[int] = set()
-    memory = [_memory_mib(pid)]
-    until = time.monotonic() + seconds
-
-    def ask() -> None:
-        with httpx.Client(base_url=url, timeout=120) as client:
-            while time.monotonic() < until:
-                started = time.perf_counter()
-                try:
-                    answer = client.post("/api/search", files={"photo": photo})
-                    status = str(answer.status_code)
-                except httpx.TransportError as error:
-                    status = type(error).__name__
-                statuses[status] = statuses.get(status, 0) + 1
-                if status == "200":
-                    taken.append(1000 * (time.perf_counter() - started))
-                    versions.add(answer.json()["version"])
-
-    threads = [threading.Thread(target=ask) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        memory.append(_memory_mib(pid))
-        time.sleep(0.25)
-    half = len(memory) // 2
-    return {
-        "clients": count,
-        "seconds": seconds,
-        "a_second": round(len(taken) / seconds, 1),
-        "ms": _percentiles(taken),
-        "statuses": statuses,
-        "versions": len(versions),
-        "memory_mib": {"first_half": round(max(memory[:half])), "second_half": round(max(memory[half:]))},
-    }
-
-
-def _percentiles(values: list[float]) -> Row:
-    if not values:
-        return {"p50": None, "p99": None}
-    p50, p99 = np.percentile(values, [50, 99])
-    return {"p50": round(float(p50), 1), "p99": round(float(p99), 1)}
-
-
 # The command
 
 
 def _print(row: Row) -> None:
     print(f"{row['faces']:,} faces (made in {row['made_in_s']} s)")
+    among = row["among_strangers"]
+    print(
+        f"  one client among strangers: whole {among['whole']['p50']} / {among['whole']['p99']} ms, {among['memory_mib']} MiB"
+    )
+    for one in row.get("together_and_alone", []):
+        for name in ("together", "alone"):
+            of = one[name]
+            print(
+                f"  {one['clients']} clients, {name}: {of['a_second']} a second ({of['from_to']}), ms {of['ms']['p50']} / {of['ms']['p99']}"
+            )
     for photo, parts in row["one_by_one"].items():
         told = "  ".join(f"{name} {ms['p50']} / {ms['p99']}" for name, ms in parts.items())
         print(f"  one client, {photo}: ms p50 / p99: {told}")
@@ -243,6 +207,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="of each round of clients (default: 60)")
     parser.add_argument("--queries", type=int, default=100, help="asked one by one of each photo (default: 100)")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="at once (default: 1 4 16)")
+    parser.add_argument("--compare", action="store_true", help="ask a service that takes each query alone too")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--publish", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -253,7 +218,8 @@ def main() -> None:
         return
     rows = []
     for faces in args.faces + ([1_000_000] if args.million else []):
-        rows.append(measure_size(faces, seconds=args.seconds, queries=args.queries, clients=args.clients))
+        asked = {"seconds": args.seconds, "queries": args.queries, "clients": args.clients, "compare": args.compare}
+        rows.append(measure_size(faces, **asked))
         _print(rows[-1])
     result = {"machine": describe_machine() | {"load": os.getloadavg()[0]}, "serve": {"rows": rows}}
     print(f"machine: {result['machine']}")

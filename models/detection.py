@@ -14,7 +14,7 @@ from models.mtcnn.nets import CascadeNets
 from models.photo import Photo
 from models.rotation import turn, turn_boxes_back, turn_points_back
 
-__all__ = ["DetectionSettings", "PhotoFaces", "find_in_photos"]
+__all__ = ["DetectionSettings", "PhotoFaces", "find_in_photos", "find_on_any_side", "find_upright", "is_sure"]
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -72,9 +72,29 @@ def find_in_photos(photos: Sequence[Photo], *, nets: CascadeNets, settings: Dete
         nets: PNet, RNet and ONet on one device.
         settings: what to look for.
     """
-    upright = detect_faces_in_batch([photo.pixels for photo in photos], nets=nets, settings=settings.cascade)
-    found = [PhotoFaces(faces, rotation=0) for faces in upright]
-    unsure = [number for number, faces in enumerate(upright) if _best_score(faces) < settings.sure_score]
+    upright = find_upright(photos, nets=nets, settings=settings)
+    return find_on_any_side(photos, upright, nets=nets, settings=settings)
+
+
+def find_upright(photos: Sequence[Photo], *, nets: CascadeNets, settings: DetectionSettings) -> list[PhotoFaces]:
+    """The first half of `find_in_photos`: the faces of the photos as they stand, in pixels of the photos as they are searched."""
+    found = detect_faces_in_batch([photo.pixels for photo in photos], nets=nets, settings=settings.cascade)
+    return [PhotoFaces(faces, rotation=0) for faces in found]
+
+
+def find_on_any_side(
+    photos: Sequence[Photo], upright: Sequence[PhotoFaces], *, nets: CascadeNets, settings: DetectionSettings
+) -> list[PhotoFaces]:
+    """The second half: photos without a sure face are searched turned, and all faces are given in pixels of the full size.
+
+    Args:
+        photos: as `find_in_photos` has them.
+        upright: as `find_upright` found them.
+        nets: the same.
+        settings: the same.
+    """
+    found = list(upright)
+    unsure = [number for number, one in enumerate(upright) if not is_sure(one, settings)]
     for start in range(0, len(unsure), _SIDEWAYS_AT_A_TIME):
         numbers = unsure[start : start + _SIDEWAYS_AT_A_TIME]
         turned = _find_turned([photos[number].pixels for number in numbers], nets=nets, settings=settings)
@@ -85,6 +105,11 @@ def find_in_photos(photos: Sequence[Photo], *, nets: CascadeNets, settings: Dete
         PhotoFaces([_at_full_size(face, photo) for face in one.faces], one.rotation)
         for one, photo in zip(found, photos, strict=True)
     ]
+
+
+def is_sure(found: PhotoFaces, settings: DetectionSettings) -> bool:
+    """Whether a face is so sure that the photo need not be searched turned."""
+    return _best_score(found.faces) >= settings.sure_score
 
 
 def _find_turned(photos: Sequence[UInt8Array], *, nets: CascadeNets, settings: DetectionSettings) -> list[PhotoFaces]:

@@ -103,10 +103,10 @@ def find_shard(storage: Storage, *, contract: str, shard: str) -> ArtifactRef | 
     return ArtifactRef(uri=storage.uri_of(path), sha256=sha256_hex(data), rows=rows)
 
 
-def read_photos(storage: Storage, *, contract: str, shard: str) -> pa.Table:
-    """A shard's photos, PHOTOS."""
+def read_photos(storage: Storage, *, contract: str, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A shard's photos, PHOTOS or some of its columns."""
     path = photos_path(contract, shard)
-    return from_parquet(storage.read(path), PHOTOS, where=storage.uri_of(path))
+    return from_parquet(storage.read(path), PHOTOS, where=storage.uri_of(path), columns=columns)
 
 
 def read_faces(

@@ -2,12 +2,10 @@
 
 import argparse
 import os
-import socket
 from typing import Any
 
 from app.store_option import store_of
 from app.terminal import say
-from store.errors import LookalikeError
 
 __all__ = ["add_arguments", "run", "show"]
 
@@ -36,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audit", metavar="FILE", help="where the line a query goes (default: stderr)")
     parser.add_argument("--workers", type=int, default=1, help="processes, which share the mapped index (default: 1)")
     parser.add_argument(
+        "--together",
+        type=int,
+        default=4,
+        help="queries with a small photo that are worked on together; 1 takes each alone (default: 4)",
+    )
+    parser.add_argument(
         "--waiting",
         type=int,
         default=16,
@@ -45,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Serve until stopped."""
-    from app.service.running import check_settings, serve  # noqa: PLC0415
+    from app.service.running import check_settings, listen, serve  # noqa: PLC0415
     from app.service.settings import ServiceSettings  # noqa: PLC0415
 
     settings = ServiceSettings(
@@ -58,10 +62,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         audit=os.path.abspath(args.audit) if args.audit else None,
         workers=args.workers,
         slots=max(1, (os.cpu_count() or 1) // args.workers),
+        together=args.together,
         waiting=args.waiting,
     )
     check_settings(settings)
-    listener = _listener(settings.host, settings.port)
+    listener = listen(settings.host, settings.port)
     port = listener.getsockname()[1]
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     say(f"serving {settings.store} at http://{shown}:{port}/ (Ctrl-C stops it)")
@@ -73,21 +78,3 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> str:
     """A line."""
     return f"stopped serving at {result['host']}:{result['port']}"
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, which no other process has."""
-    listener = None
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(found[0], found[1])
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(found[4])
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        raise LookalikeError(
-            f"cannot listen at {host}, port {port} ({error.strerror}): give another --host or --port"
-        ) from error
-    listener.set_inheritable(True)
-    return listener

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from app.service.settings import ServiceSettings
-from models.photo import Photo, PhotoLimits
+from app.service.together import EncoderTogether, find_together
+from models.photo import Photo, PhotoLimits, PhotoRefused
 from store.errors import VersionError
 from store.forgotten import Forgotten
 from store.layout import open_store
@@ -23,11 +23,18 @@ from tasks.steps.live_filter import live_forgotten
 from tasks.steps.open_version import OpenVersion, open_version
 from tasks.steps.query_options import QueryOptions
 
-__all__ = ["Asked", "Asker"]
+__all__ = ["SMALL_BYTES", "Asked", "Asker", "NotSmallError"]
 
-R = TypeVar("R")
+SMALL_BYTES = 512 * 1024
+"""A photo of no more bytes may be small; whether it is, its pixels say."""
+
 _SHOWN_AS = "the photo"
+_SMALL_PIXELS = 2**20
 _MOST_LABELS = 5000
+
+
+class NotSmallError(Exception):
+    """A photo of few bytes turns out to have many pixels: it is asked with alone."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,14 @@ class Asker:
     def __init__(self, settings: ServiceSettings) -> None:
         self.storage = open_store(settings.store)
         self.threads = ThreadPoolExecutor(settings.slots, thread_name_prefix="ask")
+        self.small_threads = ThreadPoolExecutor(settings.slots * settings.together, thread_name_prefix="ask-small")
+        self._finds = ThreadPoolExecutor(settings.slots, thread_name_prefix="find")
+        self._embeds = ThreadPoolExecutor(settings.slots, thread_name_prefix="embed")
         self.shows = ThreadPoolExecutor(4, thread_name_prefix="show")
         self.decoding = DecodingApart()
+        self._together = settings.together
+        self._find_together = find_together(self._finds, most=settings.together)
+        self._encoders: dict[str, EncoderTogether] = {}
         self._follower = VersionFollower(self.storage, prepare=self._warm)
         self._warmed = False
         self._labels: tuple[OpenVersion, Forgotten, list[str]] | None = None
@@ -71,8 +84,8 @@ class Asker:
 
     def __exit__(self, *_: object) -> None:
         self._follower.__exit__()
-        self.threads.shutdown()
-        self.shows.shutdown()
+        for threads in (self.threads, self.small_threads, self.shows, self._finds, self._embeds):
+            threads.shutdown()
         self.decoding.close()
 
     @property
@@ -109,11 +122,22 @@ class Asker:
             self._labels = kept = now.opened, forgotten, sorted(names)[:_MOST_LABELS]
         return kept[2]
 
-    def ask_photo(self, data: bytes, options: QueryOptions) -> Asked:
-        """The matches of a photo's faces; errors as `answer_photo` has them."""
+    def ask_photo(self, data: bytes, options: QueryOptions, *, small: bool = False) -> Asked:
+        """The matches of a photo's faces; errors as `answer_photo` has them.
+
+        Args:
+            data: the photo's bytes.
+            options: how it is asked.
+            small: its faces are looked for together with those of others; called from `small_threads`.
+
+        Raises:
+            NotSmallError: it has too many pixels for that.
+        """
         opened, warnings = self._opened(options.version)
-        asked = read_asked_photo(data, uri=_SHOWN_AS, decode=self._decode)
-        answer = answer_photo(self.storage, opened, asked, options=options, warnings=warnings)
+        decode, find = (self._decode_small, self._find_together) if small else (self._decode, None)
+        asked = read_asked_photo(data, uri=_SHOWN_AS, decode=decode, find=find)
+        encoder = self._encoder(opened)
+        answer = answer_photo(self.storage, opened, asked, options=options, warnings=warnings, encoder=encoder)
         forgotten = live_forgotten(self.storage)
         ids: list[str | None] = []
         for face in answer.faces:
@@ -138,6 +162,24 @@ class Asker:
     def _decode(self, _: Callable[..., Photo], data: bytes, *, limits: PhotoLimits, max_side_px: int) -> Photo:
         return self.decoding.read(data, limits=limits, max_side_px=max_side_px, whole=True)
 
+    def _decode_small(self, _: Callable[..., Photo], data: bytes, *, limits: PhotoLimits, max_side_px: int) -> Photo:
+        try:
+            few = replace(limits, max_pixels=_SMALL_PIXELS)
+            return self.decoding.read(data, limits=few, max_side_px=max_side_px, whole=True)
+        except PhotoRefused as refused:
+            if refused.status == "too_large":
+                raise NotSmallError from refused
+            raise
+
+    def _encoder(self, opened: OpenVersion) -> EncoderTogether:
+        """The version's, kept like the one it wraps."""
+        encoder = encoder_of(self.storage, opened.version.manifest.encoder.id)
+        kept = self._encoders.get(opened.version.manifest.encoder.id)
+        if kept is None or kept.encoder is not encoder:
+            kept = EncoderTogether(encoder, threads=self._embeds, most=self._together)
+            self._encoders = {opened.version.manifest.encoder.id: kept}
+        return kept
+
     def _warm(self, opened: OpenVersion) -> None:
         """Let every thread have used the nets once, so that nobody's query is the first."""
         noise_HWC = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
@@ -146,12 +188,21 @@ class Asker:
         inputs = np.zeros((1, encoder.card.input.height, encoder.card.input.width, 3), np.uint8) + 127
         inputs[0, ::2] = 90
 
-        def once(_: Any) -> None:
-            if not self._warmed:
-                find_asked(photo, sha256="0" * 64, uri="noise")
-            encoder.embed(inputs)
+        def pause() -> None:
             time.sleep(0.05)  # so that the next call goes to another thread
 
-        for done in [self.threads.submit(once, n) for n in range(self.threads._max_workers)]:
+        def find() -> None:
+            find_asked(photo, sha256="0" * 64, uri="noise")
+            pause()
+
+        def embed() -> None:
+            for faces in range(1, self._together + 1):  # each number the first time takes longer
+                encoder.embed(np.repeat(inputs, faces, axis=0))
+            pause()
+
+        calls = [(self._embeds, embed)]
+        if not self._warmed:
+            calls += [(self.threads, find), (self._finds, find)]
+        for done in [threads.submit(call) for threads, call in calls for _ in range(threads._max_workers)]:
             done.result()
         self._warmed = True

@@ -17,13 +17,14 @@ class Gate:
 
     Args:
         slots: queries at work at a time.
+        together: small queries at work at a time for each slot, besides.
         waiting: queries that may wait.
         held_bytes: that all of them together may bring.
     """
 
-    def __init__(self, *, slots: int, waiting: int, held_bytes: int) -> None:
-        self._slots, self._waiting, self._room = slots, waiting, held_bytes
-        self._turns = asyncio.Semaphore(slots)
+    def __init__(self, *, slots: int, together: int, waiting: int, held_bytes: int) -> None:
+        self._slots, self._together, self._waiting, self._room = slots, together, waiting, held_bytes
+        self._turns, self._small_turns = asyncio.Semaphore(slots), asyncio.Semaphore(slots * together)
         self._takes_s = _GUESS_S
         self.inside = 0
         self.working = 0
@@ -49,13 +50,14 @@ class Gate:
             self._room += most_bytes
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """One of the slots, in the order in which they were asked for."""
-        async with self._turns:
+    async def turn(self, *, small: bool = False) -> AsyncIterator[None]:
+        """One of the slots, in the order in which they were asked for; small queries share one."""
+        async with self._small_turns if small else self._turns:
             started = time.monotonic()
             self.working += 1
             try:
                 yield
             finally:
                 self.working -= 1
-                self._takes_s += 0.2 * (time.monotonic() - started - self._takes_s)
+                taken_s = (time.monotonic() - started) / (self._together if small else 1)
+                self._takes_s += 0.2 * (taken_s - self._takes_s)

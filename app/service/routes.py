@@ -1,6 +1,7 @@
 """The API: one function a route."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from typing import Annotated, Any, TypeVar, cast
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from app.service.answers import FaceDetails, SearchAnswer, VersionList, VersionSummary
-from app.service.asking import Asked, Asker
+from app.service.asking import SMALL_BYTES, Asked, Asker, NotSmallError
 from app.service.audit import Audit
 from app.service.bodies import FORM_BYTES, announced_bytes, read_body, read_form
 from app.service.examples import SEARCH_BODY, SEARCH_RESPONSES
@@ -60,13 +61,23 @@ class Service:
 
     def __init__(self, settings: ServiceSettings, *, tokens: Tokens, asker: Asker) -> None:
         self.settings, self.tokens, self.asker = settings, tokens, asker
-        self.gate = Gate(slots=settings.slots, waiting=settings.waiting, held_bytes=settings.held_bytes)
+        self.gate = Gate(
+            slots=settings.slots, together=settings.together, waiting=settings.waiting, held_bytes=settings.held_bytes
+        )
         self.metrics, self.audit = Metrics(), Audit(settings.audit)
 
     async def ask(self, function: Callable[..., R], *args: Any) -> R:
         """Call what takes a processor's time, in its turn."""
         async with self.gate.turn():
             return await self._in(self.asker.threads, function, *args)
+
+    async def ask_photo(self, photo: bytes, options: SearchOptions) -> SearchAnswer:
+        """The answer to a photo, in its turn; small photos that come at the same time share one."""
+        if len(photo) <= SMALL_BYTES:
+            with contextlib.suppress(NotSmallError):
+                async with self.gate.turn(small=True):
+                    return await self._in(self.asker.small_threads, _answer_photo, self, photo, options, True)
+        return await self.ask(_answer_photo, self, photo, options, False)
 
     async def show(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         """Call what reads a little."""
@@ -123,7 +134,7 @@ async def _search(request: Request, service: Service, told: dict[str, Any]) -> S
         options = parse_fields(fields)
         if photo is None:
             raise Refusal(422, "the form has no file called photo")
-        return await service.ask(_answer_photo, service, photo, options)
+        return await service.ask_photo(photo, options)
 
 
 async def _search_by_name(body: bytes, who: Token, service: Service, told: dict[str, Any]) -> SearchAnswer:
@@ -136,12 +147,12 @@ async def _search_by_name(body: bytes, who: Token, service: Service, told: dict[
     if who.scope != "admin":
         raise Refusal(403, "a token of scope admin may name addresses, this one is of scope read")
     photo = await service.show(fetch_public, question.url, max_bytes=service.settings.max_body_bytes)
-    return await service.ask(_answer_photo, service, photo, question)
+    return await service.ask_photo(photo, question)
 
 
-def _answer_photo(service: Service, photo: bytes, options: SearchOptions) -> SearchAnswer:
+def _answer_photo(service: Service, photo: bytes, options: SearchOptions, small: bool) -> SearchAnswer:
     chosen = options.for_version(service.asker.opened(options.version))
-    return _sent(service, service.asker.ask_photo(photo, chosen), picture=options.picture)
+    return _sent(service, service.asker.ask_photo(photo, chosen, small=small), picture=options.picture)
 
 
 def _answer_face(service: Service, face_id: int, options: SearchOptions) -> SearchAnswer:

@@ -17,7 +17,7 @@ from app.service.tokens import read_tokens
 from store.errors import LookalikeError
 from store.layout import open_store
 
-__all__ = ["check_settings", "serve", "uvicorn_config"]
+__all__ = ["check_settings", "listen", "serve", "uvicorn_config"]
 
 _CONNECTIONS = 512
 _DRAIN_S = 30
@@ -54,6 +54,37 @@ def check_settings(settings: ServiceSettings) -> None:
             f"{settings.host} may be reached from elsewhere and no token is asked for: give --tokens FILE with lines "
             "`read SECRET NAME`, or stay at 127.0.0.1"
         )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, which no other process has; not yet listening.
+
+    It names its protocol, TCP: asyncio sends small packets at once only then. Otherwise an answer's body waits for its headers'
+    receipt, which the other side holds back for 40 ms.
+
+    Args:
+        host: a name or an address.
+        port: 0 takes a free one.
+
+    Raises:
+        LookalikeError: the address cannot be had; the message says why.
+    """
+    listener = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        raise LookalikeError(
+            f"cannot listen at {host}, port {port} ({error.strerror}): give another --host or --port"
+        ) from error
+    listener.set_inheritable(True)
+    return listener
 
 
 def serve(settings: ServiceSettings, *, listener: socket.socket) -> None:

@@ -35,6 +35,7 @@ class ServiceSettings:
         audit: path of the file that gets a line a query; None writes them to stderr.
         workers: processes.
         slots: queries that a process works on at a time.
+        together: queries with a small photo that share a slot: their faces are looked for and embedded in one batch.
         waiting: queries that may wait for a slot in a process; others are told to come again.
         max_body_bytes: of one request.
         held_bytes: of all requests that a process holds at a time.
@@ -55,6 +56,7 @@ class ServiceSettings:
     audit: str | None = None
     workers: int = 1
     slots: int = 2
+    together: int = 4
     waiting: int = 16
     max_body_bytes: int = 64 * _MIB
     held_bytes: int = 256 * _MIB
@@ -63,7 +65,7 @@ class ServiceSettings:
     looks_a_minute: int = 3000
 
     def __post_init__(self) -> None:
-        for name in ("workers", "slots", "searches_a_minute", "looks_a_minute"):
+        for name in ("workers", "slots", "together", "searches_a_minute", "looks_a_minute"):
             if getattr(self, name) < 1:
                 raise LookalikeError(f"{name} is {getattr(self, name)}: wanted at least 1")
         if self.waiting < 0 or not 0 <= self.port < 65536:

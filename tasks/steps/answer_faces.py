@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.encoder import Encoder
 from models.same_person import Calibration, grade
-from store.errors import QueryError
+from store.errors import ArtifactError, QueryError
 from store.index_search import index_size
-from store.shards import read_faces, read_photos, read_vectors
 from store.storage import Storage
 from store.versions import PublishedVersion
 from tasks.steps.answer import Answer, AskedFace, Match, Person
 from tasks.steps.asked_photo import AskedPhoto, embed_asked, encoder_of
 from tasks.steps.calibrate_version import calibration_of
 from tasks.steps.choose_matches import Found, choose_matches
+from tasks.steps.face_in_shard import stored_crop, stored_size, stored_vector
 from tasks.steps.filter_faces import allowed_faces
 from tasks.steps.live_filter import live_forgotten
 from tasks.steps.open_version import OpenVersion
@@ -35,6 +36,7 @@ def answer_photo(
     *,
     options: QueryOptions = AS_USUAL,
     warnings: tuple[str, ...] = (),
+    encoder: Encoder | None = None,
     device: str = "cpu",
 ) -> Answer:
     """The matches of each face of a photo, or of the one that `options.face` names.
@@ -45,7 +47,8 @@ def answer_photo(
         asked: as `read_asked_photo` gives it.
         options: how it is asked.
         warnings: what `open_version` said.
-        device: of the encoder.
+        encoder: the version's; loaded where it is not given.
+        device: that it is then loaded for.
 
     Raises:
         QueryError: the photo shows no face, or not so many; the encoder is not the version's; a filter names what is not there.
@@ -53,7 +56,7 @@ def answer_photo(
     refuse_other_encoder(opened.version, options.encoder)
     rows = _chosen(asked, options.face)
     started = time.perf_counter()
-    encoder = encoder_of(storage, opened.version.manifest.encoder.id, device=device)
+    encoder = encoder or encoder_of(storage, opened.version.manifest.encoder.id, device=device)
     queries_QD = embed_asked([row for _, row in rows], encoder, size=asked.size)
     embedded = time.perf_counter()
     allowed_A = allowed_faces(storage, opened.version, options, asked_sha256=asked.sha256)
@@ -104,7 +107,12 @@ def answer_face(
             f"version {opened.version.number} has no face {face_id}: take a face_id out of one of its answers"
         )
     started = time.perf_counter()
-    row, vector_D, size = _stored(storage, opened.version, known)
+    manifest = opened.version.manifest
+    if (crop := stored_crop(storage, manifest, known)) is None:
+        raise ArtifactError(
+            f"shard {known['shard']} does not hold face {face_id}, which version {opened.version.number} has in it"
+        )
+    vector_D, size = stored_vector(storage, manifest, known), stored_size(storage, manifest, known)
     allowed_A = allowed_faces(storage, opened.version, options, asked_sha256=known["photo_sha256"])
     (matches,) = _search(storage, opened, vector_D[None], allowed_A, options)
     return Answer(
@@ -112,9 +120,9 @@ def answer_face(
         image=known["uri"],
         picture=b"",
         size=size,
-        contract=opened.version.manifest.contract.id,
-        faces=(_face(row, 1, matches),),
-        revision=opened.version.manifest.revision,
+        contract=manifest.contract.id,
+        faces=(_face({**known, "crop": crop}, 1, matches),),
+        revision=manifest.revision,
         warnings=warnings,
         face_id=str(face_id),
         searched=_searched(opened, allowed_A),
@@ -166,7 +174,7 @@ def _search(
         calibration=calibration,
         searched=searched,
     )
-    return [tuple(_match(opened.faces, one, calibration, searched) for one in matches) for matches in found]
+    return [_matches(opened.faces, matches, calibration, searched) for matches in found]
 
 
 def _searched(opened: OpenVersion, allowed_A: Ids | None) -> int:
@@ -176,23 +184,6 @@ def _searched(opened: OpenVersion, allowed_A: Ids | None) -> int:
 def _summary(version: PublishedVersion) -> dict[str, Any] | None:
     calibration = calibration_of(version.manifest)
     return None if calibration is None else calibration.summary()
-
-
-def _stored(
-    storage: Storage, version: PublishedVersion, known: Mapping[str, Any]
-) -> tuple[Row, npt.NDArray[np.float32], tuple[int, int]]:
-    """A known face's row with its crop, its embedding, and its photo's width and height."""
-    manifest, shard = version.manifest, known["shard"]
-    record = next(s for s in manifest.shards if s.name == shard)
-    faces = read_faces(storage, contract=manifest.contract.id, shard=shard, sha256=record.faces_sha256)
-    row: Row = next(row for row in faces.to_pylist() if row["face_id"] == known["face_id"])
-    ids_S, vectors_SD = read_vectors(
-        storage, encoder=manifest.encoder.id, shard=shard, dimension=manifest.encoder.dimension
-    )
-    photos = read_photos(storage, contract=manifest.contract.id, shard=shard).to_pylist()
-    photo = next(photo for photo in photos if photo["photo_sha256"] == known["photo_sha256"])
-    vector_D = vectors_SD[int(np.flatnonzero(ids_S == known["face_id"])[0])].copy()
-    return row, vector_D, (photo["width"] or 0, photo["height"] or 0)
 
 
 def _face(row: Mapping[str, Any], number: int, matches: Sequence[Match]) -> AskedFace:
@@ -219,14 +210,23 @@ def _people(matches: Sequence[Match]) -> tuple[Person, ...]:
     )
 
 
+def _matches(
+    faces: Mapping[int, Mapping[str, Any]], found: Sequence[Found], calibration: Calibration | None, searched: int
+) -> tuple[Match, ...]:
+    cosines = [max(-1.0, min(1.0, one.cosine)) for one in found]
+    chances: Sequence[float | None] = [None] * len(found)
+    strangers: Sequence[float | None] = chances
+    if calibration is not None and found:
+        chances = [round(float(p), 6) for p in calibration.same_person(cosines, searched=searched)]
+        strangers = [float(f"{float(hits):.3g}") for hits in calibration.false_hits(cosines, searched=searched)]
+    told = zip(found, cosines, chances, strangers, strict=True)
+    return tuple(_match(faces, one, cosine, chance, hits) for one, cosine, chance, hits in told)
+
+
 def _match(
-    faces: Mapping[int, Mapping[str, Any]], found: Found, calibration: Calibration | None, searched: int
+    faces: Mapping[int, Mapping[str, Any]], found: Found, cosine: float, same_person: float | None, hits: float | None
 ) -> Match:
-    row, cosine = faces[found.face_id], max(-1.0, min(1.0, found.cosine))
-    same_person = false_hits = None
-    if calibration is not None:
-        same_person = round(float(calibration.same_person([cosine], searched=searched)[0]), 6)
-        false_hits = float(f"{float(calibration.false_hits([cosine], searched=searched)[0]):.3g}")
+    row = faces[found.face_id]
     return Match(
         face_id=str(found.face_id),
         uri=row["uri"],
@@ -238,7 +238,7 @@ def _match(
         rotation=int(row["rotation"] or 0),
         shard=row["shard"],
         grade=grade(same_person),
-        false_hits=false_hits,
+        false_hits=hits,
         quality=_quality(row),
         folded=tuple(faces[identity]["uri"] for identity in found.folded),
     )

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.detection import DetectionSettings, find_in_photos
+from models.detection import DetectionSettings, PhotoFaces, find_in_photos
 from models.encoder import Encoder
 from models.photo import Photo, PhotoRefused, read_whole_photo
 from store.errors import QueryError
@@ -25,11 +25,22 @@ from tasks.steps.photo_faces import load_nets, rows_of_faces
 from tasks.steps.resolve_encoder import load_stored_encoder
 from tasks.steps.wall import PhotoKilledError, run_once_behind_wall
 
-__all__ = ["AskedPhoto", "Decode", "decode_asked", "embed_asked", "encoder_of", "find_asked", "read_asked_photo"]
+__all__ = [
+    "AskedPhoto",
+    "Decode",
+    "Find",
+    "decode_asked",
+    "embed_asked",
+    "encoder_of",
+    "find_asked",
+    "read_asked_photo",
+]
 
 Row = dict[str, Any]
 Decode = Callable[..., Photo]
 """Calls a function with its arguments, behind a wall: `run_once_behind_wall`, or a pool that is kept warm."""
+Find = Callable[[Photo], PhotoFaces]
+"""Gives the faces of one photo."""
 
 _SHOWN_PX = 900
 
@@ -58,7 +69,7 @@ class AskedPhoto:
 
 
 def read_asked_photo(
-    data: bytes, *, uri: str, device: str = "cpu", decode: Decode = run_once_behind_wall
+    data: bytes, *, uri: str, device: str = "cpu", decode: Decode = run_once_behind_wall, find: Find | None = None
 ) -> AskedPhoto:
     """Decode a stranger's picture and find its faces.
 
@@ -67,6 +78,7 @@ def read_asked_photo(
         uri: what to call it.
         device: of the detector.
         decode: runs the decoder in a process of its own.
+        find: gives the faces of a photo as `find_in_photos` does; where it is given, `device` is not looked at.
 
     Raises:
         QueryError: the picture cannot be decoded; the message says why.
@@ -74,7 +86,7 @@ def read_asked_photo(
     started = time.perf_counter()
     photo = decode_asked(data, uri=uri, decode=decode)
     decoded = time.perf_counter()
-    asked = find_asked(photo, sha256=sha256_hex(data), uri=uri, device=device)
+    asked = find_asked(photo, sha256=sha256_hex(data), uri=uri, device=device, find=find)
     return replace(asked, seconds={"decode": decoded - started, "detect": time.perf_counter() - decoded})
 
 
@@ -93,7 +105,7 @@ def decode_asked(data: bytes, *, uri: str, decode: Decode = run_once_behind_wall
         raise QueryError(f"{uri} cannot be asked with: {killed}") from killed
 
 
-def find_asked(photo: Photo, *, sha256: str, uri: str, device: str = "cpu") -> AskedPhoto:
+def find_asked(photo: Photo, *, sha256: str, uri: str, device: str = "cpu", find: Find | None = None) -> AskedPhoto:
     """The faces of a decoded photo.
 
     Args:
@@ -101,9 +113,12 @@ def find_asked(photo: Photo, *, sha256: str, uri: str, device: str = "cpu") -> A
         sha256: of the bytes it was decoded from.
         uri: what to call it.
         device: of the detector.
+        find: as `read_asked_photo` has it.
     """
     contract = Contract()
-    found = find_in_photos([photo], nets=load_nets(device), settings=contract.detection)[0]
+    found = (
+        find_in_photos([photo], nets=load_nets(device), settings=contract.detection)[0] if find is None else find(photo)
+    )
     pixels_HWC = photo.pixels if photo.full is None else photo.full
     rows = rows_of_faces({"photo_sha256": sha256, "uri": uri}, pixels_HWC, found, contract=contract)
     size = (photo.full_width, photo.full_height)

@@ -4,24 +4,18 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image
 
 from models.photo import Photo, PhotoRefused
 from store.errors import ArtifactError, LookalikeError
 from store.fingerprints import sha256_hex
-from store.layout import faces_path
-from store.shards import read_faces
 from store.source_lists import LIST_SUFFIXES
 from store.sources import read_uri
 from store.storage import Storage, decode_path, is_local
-from store.verified_files import verified_file
 from tasks.steps.contract import Contract
+from tasks.steps.face_in_shard import stored_crop
 from tasks.steps.live_filter import live_forgotten
 from tasks.steps.open_version import OpenVersion
 from tasks.steps.wall import PhotoKilledError
@@ -185,43 +179,13 @@ def _root(source: str) -> str:
 
 
 def _stored_crop(storage: Storage, opened: OpenVersion, row: Row) -> bytes:
-    manifest, shard = opened.version.manifest, row["shard"]
-    recorded = next((one.faces_sha256 for one in manifest.shards if one.name == shard), None)
-    if recorded is None:
-        raise NotShownError(f"version {opened.version.number} has no face {row['face_id']}")
-    path = faces_path(manifest.contract.id, shard)
     try:
-        if storage.local:
-            crop = _from_file(str(verified_file(storage, path, sha256=recorded, size=0)), row["face_id"])
-        else:
-            crop = _of_shard(storage, manifest.contract.id, shard, recorded).get(row["face_id"])
+        crop = stored_crop(storage, opened.version.manifest, row)
     except ArtifactError as error:  # somebody in the shard was forgotten a moment ago, and it was rewritten
         raise NotShownError(f"the shard of face {row['face_id']} is being rewritten; ask again") from error
     if crop is None:
         raise NotShownError(f"version {opened.version.number} has no face {row['face_id']}")
     return crop
-
-
-def _from_file(path: str, face_id: int) -> bytes | None:
-    """One crop of a checked file of this machine; no more of it is read than the group of rows that it stands in."""
-    with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
-        at = pc.index(file.read(columns=["face_id"]).column(0), pa.scalar(face_id, pa.int64())).as_py()
-        if at < 0:
-            return None
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if at < rows:
-                crop: bytes = file.read_row_group(group, columns=["crop"]).column(0)[at].as_py()
-                return crop
-            at -= rows
-    return None
-
-
-@lru_cache(maxsize=4)
-def _of_shard(storage: Storage, contract: str, shard: str, sha256: str) -> dict[int, bytes]:
-    """The crops of a shard that lies elsewhere, which comes as a whole."""
-    faces = read_faces(storage, contract=contract, shard=shard, columns=["face_id", "crop"], sha256=sha256)
-    return dict(zip(faces.column("face_id").to_pylist(), faces.column("crop").to_pylist(), strict=True))
 
 
 def _media_type(data: bytes) -> str:

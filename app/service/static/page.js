@@ -161,6 +161,7 @@ function choose(n) {
 
 function showAnswer() {
   const face = answer?.faces[chosen];
+  const isMoreFocused = document.activeElement === byId("more");
   dropMatches();
   showNothing("");
   byId("asked-face").replaceChildren(...(face ? [make("img", { src: face.crop, alt: "The face asked about", width: 64, height: 64 })] : []));
@@ -173,6 +174,7 @@ function showAnswer() {
   byId("before").disabled = chosen === 0;
   byId("after").disabled = chosen === answer.faces.length - 1;
   byId("more").hidden = nextK() === null || face.matches.length < view.k || face.matches.length >= answer.searched;
+  if (isMoreFocused && byId("more").hidden) byId("found").focus({ preventScroll: true });
   if (face.face_id) byId("link").href = addressOf({ face: face.face_id, version: String(answer.version) });
   const notes = [...answer.warnings];
   if (!answer.calibrated) notes.push("This version is uncalibrated: a score says how alike two faces look to the encoder, not how likely they are one person.");

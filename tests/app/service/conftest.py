@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from app.service.application import create_app
-from app.service.running import uvicorn_config
+from app.service.running import listen, uvicorn_config
 from app.service.settings import ServiceSettings
 from tasks.steps.check_version import check_version
 from tasks.steps.contract import Contract
@@ -91,8 +91,7 @@ class Running:
 @contextlib.contextmanager
 def served(settings: ServiceSettings, *, until: str = "/readyz") -> Iterator[Running]:
     """The service on a free port, by uvicorn in a thread, once it answers there."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     app = create_app(settings)
     server = uvicorn.Server(uvicorn_config(app, settings))

@@ -1,4 +1,5 @@
 import contextlib
+import io
 import os
 import socket
 import threading
@@ -9,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from app.service import hurried
 from app.service.settings import ServiceSettings
@@ -149,6 +151,21 @@ def test_many_at_once_are_each_answered_or_told_to_come_again(small: Any, galler
     assert set(statuses) <= {200, 503}
     assert statuses.count(200) >= 3
     assert small.search(photo).status_code == 200
+
+
+def test_few_bytes_that_would_become_many_pixels_are_refused_and_memory_stays_flat(small: Any, gallery: Any) -> None:
+    sink = io.BytesIO()
+    Image.new("L", (12_000, 12_000)).save(sink, "PNG")
+    bomb = sink.getvalue()
+    assert len(bomb) < 512 * 1024
+    assert small.search(gallery.files()[0]).status_code == 200
+    before = resident_bytes()
+    for _ in range(4):
+        refused = small.search(bomb)
+        assert refused.status_code == 422
+        assert "12000 x 12000 pixels" in refused.json()["error"]
+    assert resident_bytes() - before < 64 * _MIB
+    assert small.search(gallery.files()[0]).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,15 @@ def test_a_token_that_asks_too_often_is_told_when_to_come_again(gallery: Any, to
         assert running.client.get("/readyz").status_code == 200
 
 
+def test_searches_are_counted_apart_from_looks(gallery: Any, tokens: Path, serving: Any) -> None:
+    settings = ServiceSettings(store=gallery.store, tokens=str(tokens), audit=os.devnull, searches_a_minute=2)
+    with serving(settings) as running:
+        ask = lambda secret: running.client.post("/api/search", json={"face_id": "1"}, headers=bearer(secret))  # noqa: E731
+        assert [ask(READ).status_code for _ in range(4)] == [422, 422, 429, 429]
+        assert ask(ADMIN).status_code == 422
+        assert running.client.get("/api/versions", headers=bearer(READ)).status_code == 200
+
+
 def test_a_bucket_fills_as_time_goes_by() -> None:
     now = 0.0
     rates = Rates(60, now=lambda: now)

@@ -297,12 +297,91 @@ def test_all_can_be_done_with_the_keyboard_alone(service: Any, gallery: Any, ope
     page.locator(".caption", has_text=second).wait_for()
 
 
+def focused(page: Any) -> str:
+    """What the keyboard speaks to: its id, else its class, and its words where it has neither."""
+    return str(page.evaluate("(at = document.activeElement) => at.id || at.className || at.textContent"))
+
+
+def test_persons_are_gone_through_with_the_keyboard_in_the_order_that_is_seen(
+    service: Any, gallery: Any, open_page: Any
+) -> None:
+    page = open_page(service.url)
+    ask(page, gallery.files()[0])
+    page.locator("#group").focus()
+    page.keyboard.press("Space")
+    page.locator("#matches section").first.wait_for()
+    assert focused(page) == "group"
+    names = page.locator("#matches .name").all_text_contents()
+    of_first = page.locator("#matches section:first-child li").count()
+    while focused(page) != "thumb":
+        page.keyboard.press("Tab")
+    order = []
+    for _ in range(of_first + 2):  # into the second person's
+        order.append(page.evaluate("() => document.activeElement.closest('li').querySelector('.name').textContent"))
+        page.keyboard.press("Tab")
+        assert focused(page) == "Find this one"
+        page.keyboard.press("Tab")
+        assert focused(page) == "thumb"
+    assert order == names[: of_first + 2]
+    for _ in range(4):
+        page.keyboard.press("Shift+Tab")  # back to the second person's first
+    page.keyboard.press("Enter")
+    page.locator("#shown .box").wait_for()
+    assert page.locator("#shown-name").text_content() == names[of_first]
+    page.keyboard.press("ArrowLeft")  # over the border between two people
+    page.locator("#shown-facts dt").first.wait_for()
+    assert page.locator("#shown-name").text_content() == names[of_first - 1]
+    page.keyboard.press("Escape")
+    page.locator("#shown").wait_for(state="hidden")
+    assert page.evaluate(
+        "(n) => document.activeElement === document.querySelectorAll('#matches .thumb')[n]", of_first - 1
+    )
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # find this one
+    page.locator(".caption", has_text=names[of_first - 1]).wait_for()
+    assert focused(page) == "found"
+    assert "group=1" in page.url
+    assert page.locator("#matches section").count() > 1
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_more_matches_leave_the_keyboard_where_it_was_or_at_the_matches(
+    service: Any, gallery: Any, open_page: Any, grouped: bool
+) -> None:
+    page = open_page(f"{service.url}/#group=1" if grouped else service.url)
+    ask(page, gallery.files()[0])
+    seen = page.locator("#matches li").count()
+    while page.locator("#more").is_visible():
+        page.locator("#more").focus()
+        page.keyboard.press("Enter")
+        page.wait_for_function("(n) => document.querySelectorAll('#matches li').length > n", arg=seen)
+        seen = page.locator("#matches li").count()
+        assert focused(page) == ("more" if page.locator("#more").is_visible() else "found")
+    assert seen == int(page.evaluate("() => document.getElementById('said').textContent.match(/among (\\d+)/)[1]"))
+
+
+WATCH_JUMPS = """() => { window.jumps = 0; new PerformanceObserver((list) => list.getEntries().forEach((one) => { window.jumps += one.value; }))
+    .observe({type: 'layout-shift', buffered: true}); }"""
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_nothing_jumps_where_matches_come_by_person(service: Any, gallery: Any, open_page: Any, width: int) -> None:
+    page = open_page(f"{service.url}/#group=1", width=width)
+    page.evaluate(WATCH_JUMPS)
+    ask(page, gallery.files()[0])
+    page.locator("#matches section").first.wait_for()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.thumb img')].slice(0, 6).every((one) => one.complete)"
+    )
+    page.wait_for_timeout(200)
+    assert (
+        page.evaluate("() => window.jumps") < 0.05
+    )  # those after a click or a key too, which Core Web Vitals leave out
+
+
 def test_the_photo_comes_up_when_the_mouse_rests_and_nothing_jumps(service: Any, gallery: Any, open_page: Any) -> None:
     page = open_page(service.url)
-    page.evaluate(
-        """() => { window.jumps = 0; new PerformanceObserver((list) => list.getEntries().forEach((one) => { window.jumps += one.value; }))
-        .observe({type: 'layout-shift', buffered: true}); }"""
-    )
+    page.evaluate(WATCH_JUMPS)
     ask(page, gallery.files()[0])
     page.wait_for_function("() => document.querySelector('.thumb img').complete")
     page.locator("#matches li:nth-child(2) .thumb").hover()

@@ -1,10 +1,12 @@
 """`lookalike serve` as a user starts it: a process of its own, told to stop while it answers; two workers at one address."""
 
+import asyncio
 import contextlib
 import io
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+
+from app.service.running import listen
 
 
 @contextlib.contextmanager
@@ -129,3 +133,22 @@ def test_workers_stop_by_themselves_when_the_process_that_started_them_is_killed
     while any(lives(worker) for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_small_packets_are_sent_at_once() -> None:
+    """Otherwise every answer would wait 40 ms for a receipt of its headers."""
+
+    async def of_an_accepted_connection() -> int:
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.closing(writer):
+                accepted = writer.get_extra_info("socket")
+                found.set_result(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+        with listen("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(answer, sock=listener):
+                with socket.create_connection(listener.getsockname()):
+                    return await found
+
+    assert asyncio.run(of_an_accepted_connection()) == 1
