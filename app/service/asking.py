@@ -118,7 +118,10 @@ class Asker:
         forgotten = live_forgotten(self.storage)
         kept = self._labels
         if kept is None or kept[0] is not now.opened or kept[1] != forgotten:
-            names = {row["label"] for row in now.opened.faces.values() if row["label"] and not forgotten.has_face(row)}
+            rows = now.opened.faces
+            names = rows.labels()
+            if forgotten:
+                names = {row["label"] for row in rows.labelled() if row["label"] and not forgotten.has_face(row)}
             self._labels = kept = now.opened, forgotten, sorted(names)[:_MOST_LABELS]
         return kept[2]
 

@@ -14,10 +14,9 @@ from store.schemas import VERSION_FACES, from_parquet
 from store.storage import Storage
 from store.verified_files import verified_file
 from store.versions import MANIFEST, PublishedVersion, current_number, published_numbers, read_file, read_version
+from tasks.steps.face_rows import FaceRows
 
 __all__ = ["OpenVersion", "open_version"]
-
-Row = dict[str, Any]
 
 _TRIES = 5
 _KEPT = 2
@@ -37,7 +36,7 @@ class OpenVersion:
 
     version: PublishedVersion
     index: Any
-    faces: dict[int, Row]
+    faces: FaceRows
 
     @property
     def settings(self) -> SearchSettings:
@@ -166,4 +165,4 @@ def _open_files(storage: Storage, version: PublishedVersion) -> OpenVersion:
         )
     if not np.array_equal(indexed_ids(index), np.sort(table.column("face_id").to_numpy())):
         raise ArtifactError(f"version {number}'s index holds other faces than its faces.parquet; roll back or rebuild")
-    return OpenVersion(version=version, index=index, faces={row["face_id"]: row for row in table.to_pylist()})
+    return OpenVersion(version=version, index=index, faces=FaceRows(table))
