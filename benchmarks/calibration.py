@@ -41,8 +41,9 @@ from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
 from store.storage import normalise_uri
 from store.versions import read_file, read_version
 from tasks.steps.calibration_picture import probability_svg, reliability_svg, standalone
+from tasks.steps.face_blocks import Gallery as HeldFaces
 from tasks.steps.labelled_pairs import LabelledFaces, faces_of_people, halves_of, labelled_pairs
-from tasks.steps.version_tables import read_face_vectors
+from tasks.steps.stored_faces import read_face_vectors
 
 __all__ = ["Answers", "Gallery", "answers_of", "divisions", "main", "measure", "read_gallery"]
 
@@ -67,9 +68,7 @@ class Gallery(NamedTuple):
 
     def of(self, people: frozenset[str]) -> LabelledFaces:
         """The main faces of some people."""
-        return faces_of_people(
-            people, faces=self.faces, photos=self.photos, ids_N=self.ids_N, embeddings_ND=self.emb_ND
-        )
+        return faces_of_people(people, faces=self.faces, photos=self.photos, opened=HeldFaces(self.ids_N, self.emb_ND))
 
     def photos_of(self) -> Counter[str]:
         """How many indexed photos each labelled person has."""

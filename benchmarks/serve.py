@@ -24,13 +24,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import httpx
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from benchmarks.drawn_queries import drawn_queries
 from benchmarks.face_vectors import FaceVectors
 from benchmarks.incremental import commit_drawn, list_drawn
 from benchmarks.machine import describe_machine
@@ -45,13 +45,12 @@ from tasks.steps.resolve_encoder import resolve_encoder
 from tasks.steps.train_encoder import NetworkSettings, new_encoder
 from tasks.steps.write_index import write_index
 
-__all__ = ["main", "measure_size"]
+__all__ = ["drawing", "main", "measure_size"]
 
 Row = dict[str, Any]
 _NETWORK = NetworkSettings(width=1.0, dimension=512, input_px=160)
 _ROUNDS = 3
 _MORE_PHOTOS = 10
-_HELD_OUT = 256
 
 
 def measure_size(faces: int, *, seconds: float, queries: int, clients: Sequence[int], compare: bool = False) -> Row:
@@ -116,19 +115,14 @@ def _publish(store: str, encoder: str, faces: int) -> None:
     """A version of so many drawn rows, each a photo with one face."""
     storage, contract, ref = open_store(store, create=True), Contract(), resolve_encoder(encoder, store=store)
     plan = plan_build(list_drawn(storage, faces), store=store, contract=contract, encoder=ref.id)
-    commit_drawn(storage, plan, ref, draw=_drawing(plan.table.rows, ref.dimension))
-    asked = FaceVectors(plan.table.rows, ref.dimension, seed=plan.table.rows).queries(2 * _HELD_OUT)
-    held_out = lambda *_, purpose, **__: asked[:_HELD_OUT] if purpose == "tune" else asked[_HELD_OUT:]  # noqa: E731
-    with (
-        mock.patch("tasks.steps.write_index.held_out_queries", held_out),
-        mock.patch("tasks.steps.check_version.held_out_queries", held_out),
-    ):
+    commit_drawn(storage, plan, ref, draw=drawing(plan.table.rows, ref.dimension))
+    with drawn_queries(FaceVectors(plan.table.rows, ref.dimension, seed=plan.table.rows)):
         draft = write_index(plan, store=store, contract=contract, encoder=ref)
         publish_version(check_version(draft, store=store).draft, store=store, plan=plan)
 
 
-def _drawing(faces: int, dimension: int) -> Callable[[int], npt.NDArray[np.float32]]:
-    """Gives the next drawn vectors, so many at a time; another number of faces is of other people."""
+def drawing(faces: int, dimension: int) -> Callable[[int], npt.NDArray[np.float32]]:
+    """A function that gives the next drawn vectors, so many at a time; another number of faces is of other people."""
     left, blocks = np.zeros((0, dimension), np.float32), itertools.count()
     drawn = FaceVectors(faces, dimension, seed=faces)
 

@@ -16,6 +16,7 @@ MOST_CHANGED = 0.3
 _MOST_UNEVEN = 1.25  # times as many faces looked at by a query as when the lists were made
 _MOST_LOST = 0.01  # of recall@10
 _MOST_MISFIT = 1.1  # times the squared distance to what the codes say
+_LEAST_FOUND = 0.9  # of added faces, by their own vectors
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Change:
     Attributes:
         parent: its version.
         kind: of the index, one of KINDS.
+        says_training: its manifest says what it was trained on.
         same_encoder, same_contract, same_budget: as the next version's.
         trained_faces: that it was trained on.
         changed_before: faces that came or went since it was trained, up to the parent.
@@ -33,6 +35,7 @@ class Change:
 
     parent: int
     kind: str
+    says_training: bool
     same_encoder: bool
     same_contract: bool
     same_budget: bool
@@ -57,6 +60,7 @@ class Drift:
         recall_then, recall: recall@10 on held-out queries; None where nobody wrote it down.
         least: what that is above, nineteen times of twenty.
         wanted: what it is tuned for.
+        added_found: share of some added faces that are found by their own vectors.
     """
 
     unevenness_then: float | None
@@ -67,6 +71,7 @@ class Drift:
     recall: float
     least: float
     wanted: float
+    added_found: float = 1.0
 
 
 def reason_to_rebuild(change: Change, choice: Choice, drift: Drift | None = None) -> str | None:
@@ -96,6 +101,8 @@ def _outgrown(change: Change, choice: Choice) -> str | None:
         return "an exact index is its vectors and nothing else: nothing is saved by a copy"
     if change.kind not in {candidate.kind for candidate in choice.candidates}:
         return f"version {change.parent}'s index is of the kind {change.kind}, which is not for so many faces and this budget"
+    if not change.says_training:
+        return f"version {change.parent} does not say what its index was trained on"
     if change.changed > MOST_CHANGED * change.trained_faces:
         return (
             f"{change.changed:,} faces have come or gone since it was trained on {change.trained_faces:,}, "
@@ -112,9 +119,11 @@ def _drifted(drift: Drift) -> str | None:
         )
     if drift.misfit_now > _MOST_MISFIT * drift.misfit_then:
         return (
-            f"with the changes its codes miss the faces by {drift.misfit_now / drift.misfit_then:.2f} times as much: "
+            f"with the changes its codes miss the faces by {_times(drift.misfit_now, drift.misfit_then):.2f} times as much: "
             "those that came are unlike those it was trained on"
         )
+    if drift.added_found < _LEAST_FOUND:
+        return f"of the faces added only {drift.added_found:.0%} were found by their own vectors"
     if drift.recall < RECALL_GATE:
         return f"with the changes recall@10 was {drift.recall:.3f}, below the gate's {RECALL_GATE}"
     lost = drift.recall_then is None or drift.recall < drift.recall_then - _MOST_LOST
@@ -129,8 +138,12 @@ def update_in_words(change: Change, drift: Drift) -> str:
     said = (
         f"a copy of version {change.parent}'s index, {change.added:,} faces added and {change.removed:,} removed; "
         f"{change.changed / max(1, change.trained_faces):.1%} of the {change.trained_faces:,} it was trained on have come or "
-        f"gone since; its codes miss the faces by {drift.misfit_now / drift.misfit_then:.2f} times as much as then"
+        f"gone since; its codes miss the faces by {_times(drift.misfit_now, drift.misfit_then):.2f} times as much as then"
     )
     if drift.unevenness_then and drift.unevenness_now:
         said += f", its lists are {drift.unevenness_now / drift.unevenness_then:.2f} times as uneven"
     return f"{said}; recall@10 {drift.recall:.3f} on held-out queries"
+
+
+def _times(now: float, then: float) -> float:
+    return now / then if then else 1.0 if not now else float("inf")

@@ -4,9 +4,12 @@ An edited index is, byte for byte, what its trained parts make of all its faces 
 nothing of the way it came, and nothing of who is gone. N faces before, R of them removed, A added, M faces after, D dimensions.
 
 FAISS removes from some of the parts, from no index of lists under face ids, whose row numbers go on counting who is gone, and
-from none with finer codes. So codes are taken out of every part here, merged, and put back.
+from none with finer codes. So the codes of who stays are read out of the old file, and merged with new ones into another file, as a
+build merges those of its blocks: neither file is ever in memory.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -14,15 +17,20 @@ import numpy as np
 import numpy.typing as npt
 
 from store.errors import ArtifactError
+from store.index_pack import unpack_codes
 from store.index_search import Parts, parts_of
+from store.index_stream import CodedFaces, Spool, WrittenIndex
 from store.index_train import check_vectors
+from store.index_trial import open_mapped
 
-__all__ = ["edit_index", "misfit_of", "unevenness_of"]
+__all__ = ["edit_index", "emptied", "misfit_of", "unevenness_of"]
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
+_BLOCK = 65_536
+_TOGETHER = 32  # faces that a scan keeps together
 _PROBED = 4_096  # vectors, whose mean tells as much as that of all
 
 
@@ -30,55 +38,75 @@ class _Rows:
     """Which row each face had, and which it gets: by rising face id."""
 
     def __init__(self, ids_N: Ints, gone_R: Ints, ids_A: Ints) -> None:
-        self.kept_N = ~np.isin(ids_N, gone_R)
-        kept = ids_N[self.kept_N]
+        kept_N = ~np.isin(ids_N, gone_R)
+        kept = ids_N[kept_N]
         if len(kept) != len(ids_N) - len(gone_R):
             missing = np.setdiff1d(gone_R, ids_N)
             raise ArtifactError(f"face {missing[0] if len(missing) else gone_R[0]} cannot be removed: it is not there")
         self.ids_M = np.sort(np.concatenate([kept, ids_A]))
         if np.any(twice := self.ids_M[1:] == self.ids_M[:-1]):
             raise ArtifactError(f"face {self.ids_M[1:][twice][0]} cannot be added: it is there already")
-        self.row_of_kept_N = np.full(len(ids_N), -1, np.int64)
-        self.row_of_kept_N[self.kept_N] = np.searchsorted(self.ids_M, kept)
-        self.row_of_added_A = np.searchsorted(self.ids_M, ids_A)
+        self.of_before_N = np.full(len(ids_N), -1, np.int64)
+        self.of_before_N[kept_N] = np.searchsorted(self.ids_M, kept)
+        self.of_added_A = np.searchsorted(self.ids_M, ids_A)
 
-    def merged(self, old_NC: Bytes, new_AC: Bytes) -> Bytes:
-        """Codes by row, after."""
-        codes_MC = np.empty((len(self.ids_M), old_NC.shape[1]), np.uint8)
-        codes_MC[self.row_of_kept_N[self.kept_N]] = old_NC[self.kept_N]
-        codes_MC[self.row_of_added_A] = new_AC
-        return codes_MC
+    def staying(self, coded: CodedFaces) -> CodedFaces:
+        """Those of some faces before who stay, under the rows they get, which ascend."""
+        rows_B = self.of_before_N[coded.rows]
+        order = np.argsort(rows_B, kind="stable")
+        order = order[rows_B[order] >= 0]
+        return CodedFaces(rows_B[order], coded.lists[order], coded.codes[order], coded.finer[order])
 
 
-def edit_index(index: Any, *, removed_R: Ints, added_A: Ints, vectors_AD: Floats) -> None:
-    """Change an index of any kind in place; it must hold its own bytes, as one from `load_index` does.
+def edit_index(source: Path, target: Path, *, removed_R: Ints, added_A: Ints, vectors_AD: Floats) -> WrittenIndex:
+    """Write a changed copy of an index file of any kind, flushed.
 
     Args:
-        index: as opened.
+        source: the index file; its hash has been checked.
+        target: the new one; beside it there are three spooled files until it is whole.
         removed_R: int64, ids of faces that it holds.
         added_A: int64, ids of faces that it does not hold, ascending.
         vectors_AD: float32, unit length, of the added.
 
     Raises:
-        ArtifactError: a face to remove is not there, one to add is, or a vector is none; the message names it. The index is as
-            it was then.
+        ArtifactError: a face to remove is not there, one to add is, or a vector is none; the message names it. There is no
+            new file then.
+        ValueError: FAISS refuses the file.
     """
     check_vectors(added_A, vectors_AD)
+    index = open_mapped(str(source))
     rows = _Rows(faiss.vector_to_array(index.id_map), removed_R, added_A)
-    parts, vectors_AD = parts_of(index), np.ascontiguousarray(vectors_AD)
-    turned_AE = vectors_AD if parts.turn is None else parts.turn.apply(vectors_AD)
+    with Spool(emptied(open_mapped(str(source))), rows.ids_M, target.parent) as spool:
+        for coded in _coded_in(index):
+            spool.append(rows.staying(coded))
+        for start in range(0, len(added_A), _BLOCK):
+            spool.add(rows.of_added_A[start : start + _BLOCK], vectors_AD[start : start + _BLOCK])
+        return spool.write(target)
+
+
+def emptied(index: Any) -> Any:
+    """What an index was trained to: itself without faces and ids; the index given is used up.
+
+    Args:
+        index: as opened, mapped or not.
+    """
+    parts = parts_of(index)
+    inner = _inner(parts)
     if parts.lists is not None:
-        _edit_lists(parts.lists, rows, turned_AE)
+        nothing = faiss.ArrayInvertedLists(inner.nlist, inner.code_size)
+        nothing.this.disown()
+        inner.replace_invlists(nothing, True)
     elif parts.blind:
-        _edit_blocks(_inner(parts), rows, turned_AE)
+        inner.reset()
+        inner.ntotal2 = 0
     else:
-        _edit_rows(parts.base, rows, turned_AE)
+        inner.codes = faiss.MaybeOwnedVectorUInt8()
     if parts.finer is not None:
-        _edit_rows(parts.finer, rows, vectors_AD)
-    faiss.copy_array_to_vector(rows.ids_M, index.id_map)
-    for part in (_inner(parts), parts.base, parts.finer, parts.whole, index):
+        parts.finer.codes = faiss.MaybeOwnedVectorUInt8()
+    for part in (inner, parts.base, parts.finer, parts.whole):
         if part is not None:
-            part.ntotal = len(rows.ids_M)
+            part.ntotal = 0
+    return faiss.clone_index(parts.whole)  # which owns itself
 
 
 def unevenness_of(index: Any) -> float | None:
@@ -117,57 +145,50 @@ def _inner(parts: Parts) -> Any:
     return parts.base if parts.turn is None else faiss.downcast_index(parts.base.index)
 
 
-def _edit_rows(part: Any, rows: _Rows, vectors_AE: Floats) -> None:
-    """Codes that lie row by row."""
-    old_NC = faiss.vector_to_array(part.codes).reshape(-1, part.code_size)
-    new_AC = part.sa_encode(vectors_AE) if len(vectors_AE) else np.zeros((0, part.code_size), np.uint8)
-    faiss.copy_array_to_vector(rows.merged(old_NC, new_AC).reshape(-1), part.codes)
+def _coded_in(index: Any) -> Iterator[CodedFaces]:
+    """Everybody in an index as it keeps them, some at a time."""
+    parts, total = parts_of(index), int(index.ntotal)
+    finer_NF = np.zeros((total, 0), np.uint8) if parts.finer is None else _by_row(parts.finer, total)
+    if parts.lists is not None:
+        yield from _coded_in_lists(parts.lists, finer_NF)
+        return
+    for start in range(0, total, _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, total))
+        codes = _unpacked(_inner(parts), rows) if parts.blind else _by_row(_inner(parts), total)[rows]
+        yield CodedFaces(rows, np.zeros(len(rows), np.int64), codes, finer_NF[rows])
 
 
-def _edit_blocks(part: Any, rows: _Rows, vectors_AE: Floats) -> None:
-    """Codes of four bits that lie in blocks of some dozens of rows, interleaved as FAISS compares them."""
-    packer, total = part.get_CodePacker(), len(rows.ids_M)
-    blocks = faiss.vector_to_array(part.codes).reshape(-1, packer.block_size)
-    unpacked = np.zeros((len(blocks), packer.nvec * packer.code_size), np.uint8)
-    for block, some in zip(blocks, unpacked, strict=True):
-        packer.unpack_all(faiss.swig_ptr(block), faiss.swig_ptr(some))
-    flat_NC = unpacked.reshape(-1, packer.code_size)
-    new_AC = part.pq.compute_codes(vectors_AE) if len(vectors_AE) else flat_NC[:0]
-    merged_MC = rows.merged(flat_NC[: part.ntotal], new_AC)
-    count = -(-total // packer.nvec)
-    padded = np.zeros((count, packer.nvec * packer.code_size), np.uint8)
-    padded.reshape(-1)[: merged_MC.size] = merged_MC.reshape(-1)
-    blocks = np.zeros((count, packer.block_size), np.uint8)
-    for block, some in zip(blocks, padded, strict=True):
-        packer.pack_all(faiss.swig_ptr(some), faiss.swig_ptr(block))
-    faiss.copy_array_to_AlignedTable(blocks.reshape(-1), part.codes)
-    part.ntotal2 = count * packer.nvec
+def _by_row(part: Any, total: int) -> Bytes:
+    """Codes that lie row by row, as they lie."""
+    size = int(part.code_size)
+    codes: Bytes = faiss.rev_swig_ptr(part.codes.data(), total * size) if total else np.zeros(0, np.uint8)
+    return codes.reshape(total, size)
 
 
-def _edit_lists(lists: Any, rows: _Rows, vectors_AE: Floats) -> None:
-    """Codes in lists, each list by rising row; an empty copy of the lists codes who is added, as FAISS codes them."""
-    before = [_list_of(lists, number) for number in range(lists.nlist)]
-    lists.reset()
-    if len(vectors_AE):
-        lists.add(vectors_AE)
-    added = [_list_of(lists, number) for number in range(lists.nlist)]
-    lists.reset()
-    for number, ((old_rows, old_codes), (new_rows, new_codes)) in enumerate(zip(before, added, strict=True)):
-        kept = rows.kept_N[old_rows]
-        row_L = np.concatenate([rows.row_of_kept_N[old_rows[kept]], rows.row_of_added_A[new_rows]])
-        code_L = np.concatenate([old_codes[kept], new_codes])
-        order = np.argsort(row_L, kind="stable")
-        row_L, code_L = row_L[order], np.ascontiguousarray(code_L[order])
-        if len(row_L):
-            lists.invlists.add_entries(number, len(row_L), faiss.swig_ptr(row_L), faiss.swig_ptr(code_L))
+def _unpacked(part: Any, rows: Ints) -> Bytes:
+    """Codes of four bits that lie in blocks of 32 rows; the first row is the first of a block."""
+    pairs = -(-int(part.M) // 2)
+    blocks = faiss.rev_swig_ptr(part.codes.get(), int(part.codes.size())).reshape(-1, _TOGETHER * pairs)
+    some = blocks[rows[0] // _TOGETHER : rows[-1] // _TOGETHER + 1]
+    return unpack_codes(some, subquantizers=int(part.M))[: len(rows)]
 
 
-def _list_of(lists: Any, number: int) -> tuple[Ints, Bytes]:
-    """Row numbers and codes of one list, copied."""
-    held = lists.invlists
-    size = held.list_size(number)
+def _coded_in_lists(lists: Any, finer_NF: Bytes) -> Iterator[CodedFaces]:
+    """Some lists at a time, each of whose faces come together."""
+    held: list[tuple[Ints, Ints, Bytes]] = []
+    for number in range(int(lists.nlist)):
+        held.append(_list_of(lists, number))
+        if number == lists.nlist - 1 or sum(len(rows) for rows, *_ in held) >= _BLOCK:
+            rows, numbers, codes = (np.concatenate(parts) for parts in zip(*held, strict=True))
+            yield CodedFaces(rows, numbers, codes, finer_NF[rows])
+            held = []
+
+
+def _list_of(lists: Any, number: int) -> tuple[Ints, Ints, Bytes]:
+    """Row numbers, the list's number for each, and codes of one list, as they lie."""
+    size, width = lists.invlists.list_size(number), int(lists.code_size)
     if not size:
-        return np.zeros(0, np.int64), np.zeros((0, lists.code_size), np.uint8)
-    row_L = faiss.rev_swig_ptr(held.get_ids(number), size).copy()
-    code_L = faiss.rev_swig_ptr(held.get_codes(number), size * lists.code_size).copy()
-    return row_L, code_L.reshape(size, -1)
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, width), np.uint8)
+    rows = faiss.rev_swig_ptr(lists.invlists.get_ids(number), size)
+    codes = faiss.rev_swig_ptr(lists.invlists.get_codes(number), size * width).reshape(size, width)
+    return rows, np.full(size, number, np.int64), codes

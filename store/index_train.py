@@ -12,7 +12,7 @@ import numpy.typing as npt
 from store.errors import ArtifactError
 from store.index_choice import Candidate
 
-__all__ = ["check_vectors", "make_index"]
+__all__ = ["check_vectors", "make_index", "sample_size", "train_index"]
 
 _SAMPLE_A_LIST = 40  # more changed recall by less than 0.005
 _SAMPLE_LEAST = 20_000
@@ -34,8 +34,32 @@ def check_vectors(face_ids_N: npt.NDArray[np.int64], vectors_ND: npt.NDArray[np.
         raise ArtifactError(f"the embedding of face {face_ids_N[at]} has length {norms_N[at]:.4g}, wanted 1")
 
 
+def sample_size(candidate: Candidate) -> int:
+    """How many faces a kind is trained on; it follows the number of lists, which is bounded."""
+    return max(_SAMPLE_LEAST, _SAMPLE_A_LIST * candidate.lists)
+
+
+def train_index(candidate: Candidate, sample_SD: npt.NDArray[np.float32]) -> Any:
+    """An empty trained index of a kind, without face ids.
+
+    Args:
+        candidate: its kind and number of lists.
+        sample_SD: float32, unit length, drawn at random from all faces; `sample_size` says how many.
+
+    Raises:
+        ArtifactError: there are fewer faces than lists; the message has both numbers.
+    """
+    if len(sample_SD) < candidate.lists:
+        raise ArtifactError(
+            f"{candidate.key} wants at least {candidate.lists:,} faces to train on, got {len(sample_SD):,}"
+        )
+    inner = _empty(candidate, sample_SD.shape[1])
+    inner.train(np.ascontiguousarray(sample_SD))
+    return inner
+
+
 def make_index(candidate: Candidate, face_ids_N: npt.NDArray[np.int64], vectors_ND: npt.NDArray[np.float32]) -> Any:
-    """An approximate index of these faces under their ids, trained on a sample of them.
+    """An approximate index of these faces under their ids, in memory, trained on a sample of them.
 
     Args:
         candidate: its kind and number of lists.
@@ -45,14 +69,8 @@ def make_index(candidate: Candidate, face_ids_N: npt.NDArray[np.int64], vectors_
     Raises:
         ArtifactError: there are fewer faces than lists; the message has both numbers.
     """
-    if len(vectors_ND) < candidate.lists:
-        raise ArtifactError(
-            f"{candidate.key} wants at least {candidate.lists:,} faces to train on, got {len(vectors_ND):,}"
-        )
-    index = faiss.IndexIDMap(inner := _empty(candidate, vectors_ND.shape[1]))
-    wanted = max(_SAMPLE_LEAST, _SAMPLE_A_LIST * candidate.lists)
-    rows = np.random.default_rng(_SEED).permutation(len(vectors_ND))[:wanted]
-    inner.train(np.ascontiguousarray(vectors_ND[np.sort(rows)]))
+    rows = np.random.default_rng(_SEED).permutation(len(vectors_ND))[: sample_size(candidate)]
+    index = faiss.IndexIDMap(train_index(candidate, vectors_ND[np.sort(rows)]))
     for start in range(0, len(face_ids_N), _BLOCK):
         block = slice(start, start + _BLOCK)
         index.add_with_ids(np.ascontiguousarray(vectors_ND[block]), face_ids_N[block])
@@ -60,6 +78,8 @@ def make_index(candidate: Candidate, face_ids_N: npt.NDArray[np.int64], vectors_
 
 
 def _empty(candidate: Candidate, dimension: int) -> Any:
+    if candidate.kind == "exact":
+        return faiss.IndexFlatIP(dimension)
     if candidate.kind == "scan":
         short = faiss.PCAMatrix(dimension, dimension // 2)
         codes = faiss.IndexPQFastScan(dimension // 2, dimension // 4, 4, faiss.METRIC_INNER_PRODUCT)

@@ -131,6 +131,16 @@ class LocalFiles:
             _copy(source, staged)
             self._move(staged, self.path_of(path))
 
+    def adopt(self, path: str, source: Path) -> None:
+        """Move a flushed file of this machine to its place in one step, whatever stood there; from another disk it is copied."""
+        try:
+            self._move(source, self.path_of(path))
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self.upload(path, source)
+            source.unlink()
+
     def copy(self, source: str, target: str) -> None:
         """Put a file in a second place in one step, by a hard link where the file system has them, or FileNotFoundError."""
         with self._staging() as staged:

@@ -89,12 +89,16 @@ class EncoderRecord(_Record):
 
 
 class TrainingRecord(_Record):
-    """What an index learnt from that was updated since: faces, changed since, how uneven its lists and how far off its codes were, why."""
+    """What an approximate index learnt from: faces, how many changed since, how uneven its lists and how far off its codes were, why.
+
+    `misfit_now` is how far off the codes are now; as then where it is missing.
+    """
 
     faces: Count
     changed: Count
     unevenness: float | None = None
     misfit: float
+    misfit_now: float | None = None
     recall_at_10: float | None = None
     why: str
 

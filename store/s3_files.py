@@ -165,6 +165,11 @@ class S3Files:
             else:
                 put_object(self._uri_of(path), file.read())
 
+    def adopt(self, path: str, source: Path) -> None:
+        """Put a file of this machine in place in one step, and remove it here."""
+        self.upload(path, source)
+        source.unlink()
+
     def copy(self, source: str, target: str) -> None:
         """Put an object in a second place in one step, by S3's own copy, or FileNotFoundError."""
         copy_object(self._uri_of(source), self._uri_of(target))

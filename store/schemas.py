@@ -24,6 +24,7 @@ __all__ = [
     "embeddings_schema",
     "from_parquet",
     "to_parquet",
+    "truth_schema",
 ]
 
 look_for_pandas_in_vain()
@@ -144,6 +145,22 @@ def embeddings_schema(dimension: int) -> pa.Schema:
         [
             pa.field("face_id", pa.int64(), nullable=False),
             pa.field("embedding", pa.list_(pa.float32(), dimension), nullable=False),
+        ]
+    )
+
+
+def truth_schema(dimension: int) -> pa.Schema:
+    """versions/<n>/truth.parquet: a row a held-out query and share of the faces that it may find; its exact nearest of them."""
+    return pa.schema(
+        [
+            pa.field("purpose", pa.string(), nullable=False),
+            pa.field("share", pa.float64(), nullable=False),
+            pa.field("face_id", pa.int64(), nullable=False),
+            pa.field("query", pa.list_(pa.float32(), dimension), nullable=False),
+            pa.field("near", pa.list_(pa.int64()), nullable=False),
+            pa.field("cosines", pa.list_(pa.float32()), nullable=False),
+            pa.field("hidden", pa.float32(), nullable=False),
+            pa.field("added_since", pa.int64(), nullable=False),
         ]
     )
 

@@ -190,6 +190,10 @@ class Storage:
         """Put a copy of a large file of this machine in place in one step, whatever stood there."""
         self._files.upload(path, source)
 
+    def adopt(self, path: str, source: Path) -> None:
+        """Put a large flushed file of this machine in place in one step, whatever stood there; it is gone from where it was."""
+        self._files.adopt(path, source)
+
     def copy(self, source: str, target: str) -> None:
         """Put a file in a second place in one step, without its bytes passing through: a hard link, or the service's own copy.
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.faults.bench import Bench, SkippedError
@@ -48,7 +49,8 @@ def _kill_one(bench: Bench, store: Path, after_s: float) -> None:
         until = time.monotonic() + after_s
         while time.monotonic() < until and process.poll() is None:
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended before
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _twin(bench: Bench) -> list[str]:

@@ -1,14 +1,9 @@
-"""Turn a version's cosines into probabilities: fitted on its own labels where they suffice, else as its encoder's card says.
-
-N faces, D dimensions of an embedding.
-"""
+"""Turn a version's cosines into probabilities: fitted on its own labels where they suffice, else as its encoder's card says."""
 
 import contextlib
 from collections import Counter
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
@@ -20,6 +15,7 @@ from store.encoders import read_card
 from store.errors import EncoderUnknownError
 from store.manifest import Manifest
 from store.storage import Storage
+from tasks.steps.face_blocks import FaceBlocks
 from tasks.steps.labelled_pairs import faces_of_people, halves_of, labelled_pairs
 
 __all__ = ["LEAST_CLAIM", "LEAST_PAIRS", "LEAST_PEOPLE", "calibrate_version", "calibration_of"]
@@ -44,8 +40,7 @@ def calibrate_version(
     *,
     faces: pa.Table,
     photos: pa.Table,
-    ids_N: npt.NDArray[np.int64],
-    embeddings_ND: npt.NDArray[np.float32],
+    opened: FaceBlocks,
 ) -> dict[str, Any] | None:
     """What the manifest says of the version's calibration; None where there are neither enough labels nor a card's.
 
@@ -54,8 +49,7 @@ def calibrate_version(
         manifest: of the version.
         faces: VERSION_FACES.
         photos: VERSION_PHOTOS.
-        ids_N: int64, (N,), ascending.
-        embeddings_ND: float32, (N, D), unit length, in that order.
+        opened: the same faces with their vectors.
 
     Raises:
         EncoderUnknownError: the card's calibration cannot be read.
@@ -63,7 +57,7 @@ def calibrate_version(
     card = parse_card(read_card(storage, manifest.encoder.id), where=f"encoder {manifest.encoder.id}")
     label_of = _labels(photos, without=_learnt_from(card, photos))
     halves = [
-        faces_of_people(half, faces=faces, photos=photos, ids_N=ids_N, embeddings_ND=embeddings_ND)
+        faces_of_people(half, faces=faces, photos=photos, opened=opened)
         for half in halves_of(label_of, gallery=manifest.faces)
     ]
     pairs = [labelled_pairs(half) for half in halves]

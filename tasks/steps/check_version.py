@@ -2,29 +2,35 @@
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from store.content_hash import table_content_sha256
 from store.errors import ArtifactError, GateRefusedError, VersionError
-from store.fingerprints import content_sha256, sha256_hex
-from store.index_file import index_size, indexed_ids, load_index
+from store.fingerprints import sha256_hex
+from store.index_choice import IndexBudget
+from store.index_file import index_size, indexed_ids
 from store.index_search import SearchSettings
+from store.index_trial import open_mapped
 from store.layout import open_store
 from store.manifest import FileRecord, Manifest
 from store.refs import ArtifactRef
 from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
-from store.shards import read_vectors
 from store.storage import Storage
+from store.verified_files import verified_file
 from store.versions import read_manifest
 from tasks.steps.calibrate_version import calibrate_version
-from tasks.steps.held_out_queries import held_out_queries
-from tasks.steps.measure_index import Gallery
+from tasks.steps.choose_index import INDEX_FILE
+from tasks.steps.face_blocks import FaceBlocks
+from tasks.steps.held_out_queries import HeldOutQueries, held_out_queries
+from tasks.steps.held_out_truth import TRUTH_FILE, HeldOut, read_truth, searched, truth_parquet
 from tasks.steps.prove_index import pass_gate, prove_approximate, prove_exact
-from tasks.steps.rebuild_index import rebuild_index
+from tasks.steps.rebuild_index import built_anew, with_index
 from tasks.steps.report import write_report
+from tasks.steps.stored_faces import open_faces
+from tasks.steps.workroom import workroom
 from tasks.steps.write_index import DRAFT
 
 __all__ = ["CheckedVersion", "check_version"]
@@ -57,17 +63,20 @@ def check_version(draft: ArtifactRef, *, store: str) -> CheckedVersion:
     storage = open_store(store)
     folder = str(PurePosixPath(storage.path_of(draft.uri)).parent)
     manifest = read_manifest(storage, storage.path_of(draft.uri))
-    data = {name: storage.read(f"{folder}/{name}", sha256=r.sha256) for name, r in manifest.files.items()}
-    index = load_index(data["index.faiss"], where=f"{folder}/index.faiss")
-    faces = from_parquet(data["faces.parquet"], VERSION_FACES, where="faces.parquet")
-    photos = from_parquet(data["photos.parquet"], VERSION_PHOTOS, where="photos.parquet")
+    tables = {
+        name: storage.read(f"{folder}/{name}", sha256=manifest.files[name].sha256)
+        for name in ("faces.parquet", "photos.parquet")
+    }
+    index = _opened(storage, folder, manifest)
+    faces = from_parquet(tables["faces.parquet"], VERSION_FACES, where="faces.parquet")
+    photos = from_parquet(tables["photos.parquet"], VERSION_PHOTOS, where="photos.parquet")
     _check_counts(manifest, faces, photos, index_size(index))
     _check_content(manifest, faces, photos, index)
-    ids_N, embeddings_ND = _embeddings(storage, manifest, faces)
-    manifest, metrics, gate = _proven(storage, folder, manifest, index, faces, Gallery(ids_N, embeddings_ND))
-    calibration = calibrate_version(
-        storage, manifest, faces=faces, photos=photos, ids_N=ids_N, embeddings_ND=embeddings_ND
+    opened = open_faces(
+        storage, faces, encoder=manifest.encoder.id, dimension=manifest.encoder.dimension, recorded=manifest
     )
+    manifest, metrics, gate = _proven(storage, folder, manifest, index, faces, opened)
+    calibration = calibrate_version(storage, manifest, faces=faces, photos=photos, opened=opened)
     measured = manifest.model_copy(update={"metrics": metrics, "gate": gate, "calibration": calibration})
     return CheckedVersion(
         draft=_with_report(storage, folder, measured, faces, photos), recall_at_10=metrics["recall_at_10"]
@@ -75,13 +84,13 @@ def check_version(draft: ArtifactRef, *, store: str) -> CheckedVersion:
 
 
 def _check_counts(manifest: Manifest, faces: pa.Table, photos: pa.Table, size: tuple[int, int]) -> None:
-    statuses = photos.column("status").to_pylist()
+    counted = {one["values"]: one["counts"] for one in photos.column("status").value_counts().to_pylist()}
     for what, got, wanted in (
         ("vectors in the index", size[0], manifest.faces),
         ("dimensions of the index", size[1], manifest.encoder.dimension),
         ("rows of faces.parquet", faces.num_rows, manifest.faces),
         ("rows of photos.parquet", photos.num_rows, manifest.photos - manifest.counts.get("forgotten", 0)),
-        *((f"photos {s}", statuses.count(s), count) for s, count in manifest.counts.items() if s != "forgotten"),
+        *((f"photos {s}", counted.get(s, 0), count) for s, count in manifest.counts.items() if s != "forgotten"),
     ):
         if got != wanted:
             raise VersionError(
@@ -93,66 +102,84 @@ def _check_content(manifest: Manifest, faces: pa.Table, photos: pa.Table, index:
     ids_N = faces.column("face_id").to_numpy()
     if not np.array_equal(indexed_ids(index), ids_N):
         raise VersionError("the index holds other faces than faces.parquet; nothing was published")
-    rows = zip(*(photos.column(name).to_pylist() for name in ("uri", "photo_sha256", "status")), strict=True)
-    if (got := content_sha256(rows, ids_N.tolist())) != manifest.content_sha256:
+    if (got := table_content_sha256(photos, ids_N)) != manifest.content_sha256:
         raise VersionError(
             f"the tables have the content {got[:12]}…, the manifest says {manifest.content_sha256[:12]}…; nothing was published"
         )
 
 
-def _embeddings(
-    storage: Storage, manifest: Manifest, faces: pa.Table
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Every face's id and vector, read from the shards again, by rising id."""
-    wanted = faces.column("face_id").to_numpy()
-    dimension = manifest.encoder.dimension
-    ids: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
-    vectors: list[npt.NDArray[np.float32]] = [np.zeros((0, dimension), np.float32)]
-    for shard in manifest.shards:
-        ids_S, embeddings_SD = read_vectors(storage, encoder=manifest.encoder.id, shard=shard.name, dimension=dimension)
-        ids.append(ids_S)
-        vectors.append(embeddings_SD)
-    all_ids, first = np.unique(np.concatenate(ids), return_index=True)
-    chosen = np.isin(all_ids, wanted)
-    if int(chosen.sum()) != len(wanted):
-        raise ArtifactError(f"{len(wanted) - int(chosen.sum())} faces of the draft have no embedding in its shards")
-    return all_ids[chosen], np.concatenate(vectors)[first[chosen]]
+def _opened(storage: Storage, folder: str, manifest: Manifest) -> Any:
+    """The draft's index, mapped."""
+    path, record = f"{folder}/{INDEX_FILE}", manifest.files[INDEX_FILE]
+    local = verified_file(storage, path, sha256=record.sha256, size=record.bytes)
+    try:
+        return open_mapped(str(local))
+    except ValueError as error:
+        raise ArtifactError(f"{storage.uri_of(path)} is not an index that can be asked: {error}") from error
 
 
 def _proven(
-    storage: Storage, folder: str, manifest: Manifest, index: Any, faces: pa.Table, gallery: Gallery
+    storage: Storage, folder: str, manifest: Manifest, index: Any, faces: pa.Table, opened: FaceBlocks
 ) -> tuple[Manifest, dict[str, Any], dict[str, Any]]:
     """The manifest, its metrics and its gate; a changed copy of the index before that does not pass is made anew and asked again."""
-    metrics = _metrics(storage, manifest, index, faces, gallery)
+    manifest, metrics = _metrics(storage, folder, manifest, index, faces, opened)
     try:
         return manifest, metrics, pass_gate(metrics, key=manifest.index.key)
     except GateRefusedError:
         if manifest.index.change != "updated":
             raise
-    manifest, data = rebuild_index(
-        storage,
-        folder,
-        manifest,
-        gallery,
-        queries=lambda: held_out_queries(
-            storage, faces, contract=manifest.contract.id, encoder=manifest.encoder.id, purpose="tune"
-        ),
-        why=f"recall@10 of the changed one was {metrics['recall_at_10']:.3f} at the gate",
-    )
-    metrics = _metrics(storage, manifest, load_index(data, where=f"{folder}/index.faiss"), faces, gallery)
+    with workroom(storage) as room:
+        built, held = built_anew(
+            opened,
+            budget=IndexBudget.of(manifest.index.budget),
+            queries=lambda: _queries(storage, manifest, faces, "tune"),
+            why=f"recall@10 of the changed one was {metrics['recall_at_10']:.3f} at the gate",
+            folder=room,
+        )
+        storage.adopt(f"{folder}/{INDEX_FILE}", built.path)
+    manifest = _with_truth(storage, folder, with_index(manifest, built), held)
+    manifest, metrics = _metrics(storage, folder, manifest, _opened(storage, folder, manifest), faces, opened)
     return manifest, metrics, pass_gate(metrics, key=manifest.index.key)
 
 
-def _metrics(storage: Storage, manifest: Manifest, index: Any, faces: pa.Table, gallery: Gallery) -> dict[str, Any]:
-    """What the index is worth; only an approximate one pays for queries that are embedded anew."""
-    if not len(gallery.ids):
-        return {"recall_at_10": None}
+def _metrics(
+    storage: Storage, folder: str, manifest: Manifest, index: Any, faces: pa.Table, opened: FaceBlocks
+) -> tuple[Manifest, dict[str, Any]]:
+    """What the index is worth, and the manifest, which names the gate's queries with their truth from now on.
+
+    Only an approximate one pays for queries that are embedded anew, and only where none were carried on from the version before.
+    """
+    if not len(opened.ids):
+        return manifest, {"recall_at_10": None}
     if manifest.index.key == "Flat":
-        return prove_exact(index, gallery)
-    queries_QD = held_out_queries(
-        storage, faces, contract=manifest.contract.id, encoder=manifest.encoder.id, purpose="gate"
-    )
-    return prove_approximate(index, gallery, SearchSettings.of(manifest.index.parameters), queries_QD)
+        return manifest, prove_exact(index, opened)
+    held = _truth(storage, folder, manifest)
+    if "gate" not in held:
+        held["gate"] = searched("gate", _queries(storage, manifest, faces, "gate"), opened)
+        manifest = _with_truth(storage, folder, manifest, tuple(held.values()))
+    return manifest, prove_approximate(index, held["gate"], SearchSettings.of(manifest.index.parameters))
+
+
+def _queries(storage: Storage, manifest: Manifest, faces: pa.Table, purpose: Literal["tune", "gate"]) -> HeldOutQueries:
+    contract, encoder = manifest.contract.id, manifest.encoder.id
+    return held_out_queries(storage, faces, contract=contract, encoder=encoder, purpose=purpose)
+
+
+def _truth(storage: Storage, folder: str, manifest: Manifest) -> dict[str, HeldOut]:
+    path = f"{folder}/{TRUTH_FILE}"
+    data = storage.read(path, sha256=manifest.files[TRUTH_FILE].sha256)
+    return read_truth(data, dimension=manifest.encoder.dimension, where=storage.uri_of(path))
+
+
+def _with_truth(storage: Storage, folder: str, manifest: Manifest, held: tuple[HeldOut, ...]) -> Manifest:
+    """The manifest with these queries, as they stand in the draft's folder; without any where there are none."""
+    others = {name: record for name, record in manifest.files.items() if name != TRUTH_FILE}
+    if not held:
+        return manifest.model_copy(update={"files": others})
+    data = truth_parquet(held, dimension=manifest.encoder.dimension)
+    storage.write(f"{folder}/{TRUTH_FILE}", data)
+    record = FileRecord(bytes=len(data), sha256=sha256_hex(data))
+    return manifest.model_copy(update={"files": {**others, TRUTH_FILE: record}})
 
 
 def _with_report(storage: Storage, folder: str, manifest: Manifest, faces: pa.Table, photos: pa.Table) -> ArtifactRef:

@@ -1,23 +1,31 @@
 """Build the index that a gallery and a budget call for: exact where that is quick enough, else the best of what was measured.
 
-N faces, Q queries, D dimensions.
+It is written block by block into a file, and never in memory as a whole. N faces, S of them in a sample, Q queries, D dimensions.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from store.fingerprints import sha256_hex
-from store.index_choice import Candidate, IndexBudget, choose_index, kind_for
-from store.index_file import build_exact_index, build_index, index_bytes
+from models.exact_search import NearestFaces
+from store.index_choice import Candidate, Choice, IndexBudget, choose_index, kind_for
+from store.index_edit import misfit_of, unevenness_of
+from store.index_file import build_index
 from store.index_search import SearchSettings
+from store.index_stream import Spool, WrittenIndex
+from store.index_train import sample_size, train_index
+from store.index_trial import open_mapped
 from store.manifest import IndexRecord, TrainingRecord
-from tasks.steps.measure_index import Gallery, Point, Questions, latency_of, tune
+from tasks.steps.face_blocks import FaceBlocks, Gallery, sample_rows
+from tasks.steps.measure_index import KEPT, Point, Questions, latency_of, tune
 
-__all__ = ["BuiltIndex", "build_as_recorded", "build_chosen"]
+__all__ = ["INDEX_FILE", "BuiltIndex", "build_as_recorded", "build_chosen"]
+
+INDEX_FILE = "index.faiss"
 
 _TRIAL_FACES = 50_000
 _TRIALS = 3
@@ -32,22 +40,26 @@ class BuiltIndex:
     """An index, and what the manifest says of it.
 
     Attributes:
-        data: the file.
+        path: of the file, on this machine.
+        written: its size and hash.
         key: as FAISS writes such an index.
         parameters: kind, and how it is searched.
         why: in words.
         measured: what was tried: kind, key, faces it was tried with, and each setting's recall@10 and latency.
         change: "updated" where it is a changed copy of the one before.
-        trained: on what, and what has changed since, of an updated one.
+        trained: on what an approximate one was trained, and what has changed since.
+        near: the nearest of all faces to the queries that it was tuned with; None where there were none.
     """
 
-    data: bytes
+    path: Path
+    written: WrittenIndex
     key: str
     parameters: dict[str, Any]
     why: str
     measured: tuple[dict[str, Any], ...] = ()
     change: Literal["rebuilt", "updated"] = "rebuilt"
     trained: TrainingRecord | None = None
+    near: NearestFaces | None = None
 
     def record(self, budget: IndexBudget) -> IndexRecord:
         """What the manifest says of it."""
@@ -57,8 +69,8 @@ class BuiltIndex:
             parameters=self.parameters,
             why=self.why,
             change=self.change,
-            bytes=len(self.data),
-            sha256=sha256_hex(self.data),
+            bytes=self.written.bytes,
+            sha256=self.written.sha256,
             budget=budget.as_json(),
             measured=list(self.measured),
             trained=self.trained,
@@ -70,7 +82,6 @@ class _Trial:
     """A kind that was built and measured."""
 
     candidate: Candidate
-    index: Any
     best: Point
     points: list[Point]
     faces: int
@@ -85,30 +96,31 @@ class _Trial:
         }
 
 
-def build_chosen(ids_N: Ints, vectors_ND: Floats, *, budget: IndexBudget, queries: Callable[[], Floats]) -> BuiltIndex:
+def build_chosen(faces: FaceBlocks, *, budget: IndexBudget, queries: Callable[[], Floats], folder: Path) -> BuiltIndex:
     """The index for these faces and this budget.
 
     Where exact search is too slow or too large, the first kinds that fit are built of a sample, tuned on held-out queries, and
     compared with exact search there; the quickest that is right enough is built of all faces and tuned again.
 
     Args:
-        ids_N: int64, ascending.
-        vectors_ND: float32, unit length.
+        faces: read twice, once for a sample; and once where exact search is taken without more ado.
         budget: what it may take.
         queries: makes held-out queries, float32 (Q, D); called only where something approximate is tried.
+        folder: of this machine, where the file is made; it needs room for the file twice, and 16 bytes a face.
 
     Raises:
         ArtifactError: a vector is not finite or not of unit length; the message names its face.
         VersionError: nothing fits into the memory; the message has the figures.
     """
-    choice = choose_index(len(ids_N), vectors_ND.shape[1], budget)
+    choice = choose_index(len(faces.ids), faces.dimension, budget)
     if not choice.candidates:
-        return BuiltIndex(build_exact_index(ids_N, vectors_ND), "Flat", {}, choice.why)
+        return _exact(faces, choice.why, folder)
     asked_QD = queries()
-    sample = _sample(ids_N, vectors_ND)
-    asked = Questions.of(asked_QD, sample)
-    trials = [_try(candidate, asked, budget) for candidate in choice.candidates[:_TRIALS]]
-    exact = None if choice.exact is None else _try_exact(choice.exact, asked)
+    sample = _sample(faces, choice)
+    some = _some(sample, _TRIAL_FACES)
+    asked = Questions.of(asked_QD, some)
+    trials = [_try(candidate, some, asked, budget) for candidate in choice.candidates[:_TRIALS]]
+    exact = None if choice.exact is None else _try_exact(choice.exact, some, asked)
     tried = [*trials, *([exact] if exact else [])]
     measured = tuple(trial.as_json() for trial in tried)
     won = min(
@@ -118,61 +130,116 @@ def build_chosen(ids_N: Ints, vectors_ND: Floats, *, budget: IndexBudget, querie
         won = max(trials, key=lambda trial: trial.best.recall)
     if won is None or won is exact:
         why = f"{choice.why}, but of what was measured nothing quicker reached recall@10 of {budget.recall}: {_told(tried)}"
-        return BuiltIndex(build_exact_index(ids_N, vectors_ND), "Flat", {}, why, measured)
-    candidate = kind_for(won.candidate.kind, *vectors_ND.shape)
-    if won.faces == len(ids_N):
-        index, best = won.index, won.best
-    else:
-        index = build_index(candidate, ids_N, vectors_ND)
-        best, points = tune(index, Questions.of(asked_QD, Gallery(ids_N, vectors_ND)), recall=budget.recall)
-        measured = (replace(won, candidate=candidate, points=points, faces=len(ids_N)).as_json(), *measured)
+        return replace(_exact(faces, why, folder), measured=measured)
+    candidate = kind_for(won.candidate.kind, len(faces.ids), faces.dimension)
+    written, near = _filled(candidate, faces, sample, folder, NearestFaces.of(asked_QD, depth=KEPT))
+    index = open_mapped(str(folder / INDEX_FILE))
+    best, points = tune(index, Questions(near), recall=budget.recall)
+    if won.faces < len(faces.ids):
+        measured = (_Trial(candidate, best, points, len(faces.ids)).as_json(), *measured)
+    why = f"{choice.why}; {_verdict(best, budget)}; measured with {len(some.ids):,} faces: {_told(tried)}"
     return BuiltIndex(
-        index_bytes(index),
+        folder / INDEX_FILE,
+        written,
         candidate.key,
         {"kind": candidate.kind, **best.settings.as_json()},
-        f"{choice.why}; {_verdict(best, budget)}; measured with {sample.ids.size:,} faces: {_told(tried)}",
+        why,
         measured,
+        trained=_training(index, sample, len(faces.ids), best.recall, why),
+        near=near,
     )
 
 
-def build_as_recorded(record: IndexRecord, ids_N: Ints, vectors_ND: Floats) -> BuiltIndex:
+def build_as_recorded(record: IndexRecord, faces: FaceBlocks, *, folder: Path) -> BuiltIndex:
     """The same kind of index of fewer faces, trained on these alone, to be searched as before; exact where they are too few.
 
     Args:
         record: of the index whose place it takes.
-        ids_N: int64, ascending.
-        vectors_ND: float32, unit length.
+        faces: read twice.
+        folder: as of `build_chosen`.
     """
-    candidate = kind_for(record.parameters.get("kind", "exact"), *vectors_ND.shape)
-    data = index_bytes(build_index(candidate, ids_N, vectors_ND))
+    candidate = kind_for(record.parameters.get("kind", "exact"), len(faces.ids), faces.dimension)
     why = record.trained.why if record.trained else record.why
-    if candidate.kind != "exact":
-        return BuiltIndex(data, candidate.key, dict(record.parameters), why, tuple(record.measured))
-    why = why if record.key == "Flat" else "exact search: too few faces are left to train on"
-    return BuiltIndex(data, "Flat", {}, why, tuple(record.measured))
+    if candidate.kind == "exact":
+        why = why if record.key == "Flat" else "exact search: too few faces are left to train on"
+        return replace(_exact(faces, why, folder), measured=tuple(record.measured))
+    sample = _taken(faces, sample_size(candidate))
+    written, _ = _filled(candidate, faces, sample, folder, _nobody_asks(faces))
+    return BuiltIndex(
+        folder / INDEX_FILE,
+        written,
+        candidate.key,
+        dict(record.parameters),
+        why,
+        tuple(record.measured),
+        trained=_training(open_mapped(str(folder / INDEX_FILE)), sample, len(faces.ids), None, why),
+    )
 
 
-def _sample(ids_N: Ints, vectors_ND: Floats) -> Gallery:
-    if len(ids_N) <= _TRIAL_FACES:
-        return Gallery(ids_N, vectors_ND)
-    rows = np.sort(np.random.default_rng(_SEED).permutation(len(ids_N))[:_TRIAL_FACES])
-    return Gallery(ids_N[rows], vectors_ND[rows])
+def _exact(faces: FaceBlocks, why: str, folder: Path) -> BuiltIndex:
+    candidate = kind_for("exact", len(faces.ids), faces.dimension)
+    nobody = Gallery(faces.ids[:0], np.zeros((0, faces.dimension), np.float32))
+    written, _ = _filled(candidate, faces, nobody, folder, _nobody_asks(faces))
+    return BuiltIndex(folder / INDEX_FILE, written, "Flat", {}, why)
 
 
-def _try(candidate: Candidate, asked: Questions, budget: IndexBudget) -> _Trial:
-    gallery = asked.gallery
-    candidate = kind_for(candidate.kind, *gallery.vectors.shape)
-    index = build_index(candidate, gallery.ids, gallery.vectors)
-    best, points = tune(index, asked, recall=budget.recall)
-    return _Trial(candidate, index, best, points, len(gallery.ids))
+def _filled(
+    candidate: Candidate, faces: FaceBlocks, sample: Gallery, folder: Path, near: NearestFaces
+) -> tuple[WrittenIndex, NearestFaces]:
+    """Write an index of all faces, trained on the sample; in the same pass find the queries' nearest."""
+    trained = train_index(candidate, _some(sample, sample_size(candidate)).vectors)
+    with Spool(trained, faces.ids, folder) as spool:
+        for rows_B, vectors_BD in faces.blocks():
+            spool.add(rows_B, vectors_BD)
+            near = near.added(faces.ids[rows_B], vectors_BD)
+        return spool.write(folder / INDEX_FILE), near
 
 
-def _try_exact(candidate: Candidate, asked: Questions) -> _Trial:
-    gallery = asked.gallery
-    candidate = kind_for(candidate.kind, *gallery.vectors.shape)
-    index = build_index(candidate, gallery.ids, gallery.vectors)
+def _nobody_asks(faces: FaceBlocks) -> NearestFaces:
+    return NearestFaces.of(np.zeros((0, faces.dimension), np.float32), depth=0)
+
+
+def _training(index: Any, sample: Gallery, faces: int, recall: float | None, why: str) -> TrainingRecord:
+    """Of an index that was made anew."""
+    return TrainingRecord(
+        faces=faces,
+        changed=0,
+        unevenness=unevenness_of(index),
+        misfit=misfit_of(index, sample.vectors) or 0.0,
+        recall_at_10=recall,
+        why=why,
+    )
+
+
+def _sample(faces: FaceBlocks, choice: Choice) -> Gallery:
+    """As many faces as the kinds that are tried want at most, in one pass."""
+    total, dimension = len(faces.ids), faces.dimension
+    wanted = [sample_size(kind_for(one.kind, total, dimension)) for one in choice.candidates[:_TRIALS]]
+    return _taken(faces, max(_TRIAL_FACES, *wanted))
+
+
+def _taken(faces: FaceBlocks, count: int) -> Gallery:
+    rows_S = sample_rows(len(faces.ids), count, seed=_SEED)
+    return Gallery(faces.ids[rows_S], faces.take(rows_S))
+
+
+def _some(sample: Gallery, count: int) -> Gallery:
+    """So many of a sample at most, drawn at random."""
+    rows_S = sample_rows(len(sample.ids), count, seed=_SEED + 1)
+    return sample if len(rows_S) == len(sample.ids) else Gallery(sample.ids[rows_S], sample.vectors[rows_S])
+
+
+def _try(candidate: Candidate, some: Gallery, asked: Questions, budget: IndexBudget) -> _Trial:
+    candidate = kind_for(candidate.kind, *some.vectors.shape)
+    best, points = tune(build_index(candidate, some.ids, some.vectors), asked, recall=budget.recall)
+    return _Trial(candidate, best, points, len(some.ids))
+
+
+def _try_exact(candidate: Candidate, some: Gallery, asked: Questions) -> _Trial:
+    candidate = kind_for(candidate.kind, *some.vectors.shape)
+    index = build_index(candidate, some.ids, some.vectors)
     point = Point(SearchSettings(), 1.0, 1.0, latency_of(index, asked.queries, SearchSettings()).p50_ms)
-    return _Trial(candidate, None, point, [point], len(gallery.ids))
+    return _Trial(candidate, point, [point], len(some.ids))
 
 
 def _verdict(best: Point, budget: IndexBudget) -> str:

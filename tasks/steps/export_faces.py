@@ -20,7 +20,7 @@ from store.manifest import Manifest
 from store.schemas import VERSION_FACES, from_parquet, to_parquet
 from store.storage import Storage
 from store.versions import read_file, read_version
-from tasks.steps.version_tables import read_face_vectors
+from tasks.steps.stored_faces import read_face_vectors
 
 __all__ = ["ExportedFaces", "export_faces", "exported_schema"]
 

@@ -1,21 +1,19 @@
-"""A version without those who were forgotten: new shards, tables and index under a raised revision, put in place by one swap.
-
-N faces, D dimensions of an embedding.
-"""
+"""A version without those who were forgotten: new shards, tables and index under a raised revision, put in place by one swap."""
 
 import io
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from store.content_hash import table_content_sha256
 from store.errors import ArtifactError
-from store.fingerprints import content_sha256, sha256_hex, short_hash
+from store.fingerprints import sha256_hex, short_hash
 from store.forgotten import Forgotten, tag
+from store.index_choice import IndexBudget
 from store.layout import embeddings_path, faces_path, photos_path, version_file, version_folder
 from store.manifest import FileRecord, Manifest, ShardRecord
 from store.schemas import (
@@ -28,18 +26,21 @@ from store.schemas import (
     from_parquet,
     to_parquet,
 )
-from store.shards import commit_shard, read_faces, read_photos, read_vectors
+from store.shards import commit_shard, read_faces, read_photos
 from store.storage import Storage
-from store.versions import MANIFEST, PublishedVersion, read_file
-from tasks.steps.choose_index import build_as_recorded
+from store.versions import MANIFEST, PublishedVersion, measure, read_file
+from tasks.steps.choose_index import INDEX_FILE, BuiltIndex, build_as_recorded
 from tasks.steps.forgotten_rows import without_forgotten
 from tasks.steps.report import write_report
+from tasks.steps.stored_faces import open_faces
+from tasks.steps.workroom import workroom
 
 __all__ = ["replace_version"]
 
 Row = dict[str, Any]
 
 _TRIES = 100
+_FIRST = "photos.parquet"  # made exclusively: who makes it has begun the revision
 
 
 def replace_version(storage: Storage, version: PublishedVersion, forgotten: Forgotten) -> bool:
@@ -65,8 +66,9 @@ def replace_version(storage: Storage, version: PublishedVersion, forgotten: Forg
     for row in (*photos, *faces):
         row["shard"] = name_of[row["shard"]]
     shards = sorted((record for record in records.values() if record), key=lambda record: record.name)
-    files, manifest = _files(storage, old, photos, faces, shards)
-    manifest = _write(storage, version, manifest, files)
+    with workroom(storage) as room:
+        built, files, manifest = _files(storage, old, photos, faces, shards, room)
+        manifest = _write(storage, version, manifest, built, files)
     return storage.swap(path, manifest.to_json(), expected=before)
 
 
@@ -133,76 +135,61 @@ def _replace_embeddings(storage: Storage, encoder: str, old: str, new: str, kept
 
 
 def _files(
-    storage: Storage, old: Manifest, photos: list[Row], faces: list[Row], shards: list[ShardRecord]
-) -> tuple[dict[str, bytes], Manifest]:
-    """The files of the revision, and its manifest, complete but for its revision."""
-    ids = [row["face_id"] for row in faces]
+    storage: Storage,
+    old: Manifest,
+    photos: list[Row],
+    faces: list[Row],
+    shards: list[ShardRecord],
+    room: Path,
+) -> tuple[BuiltIndex, dict[str, bytes], Manifest]:
+    """The index and the other files of the revision, and its manifest, complete but for its revision.
+
+    Held-out queries are left behind: they were made of crops, and may be of those who were forgotten.
+    """
     photo_table = pa.Table.from_pylist(photos, schema=VERSION_PHOTOS)
     face_table = pa.Table.from_pylist(faces, schema=VERSION_FACES)
-    built = build_as_recorded(old.index, np.asarray(ids, np.int64), _vectors(storage, old, shards, ids))
+    recorded = old.model_copy(update={"shards": shards})
+    opened = open_faces(storage, face_table, encoder=old.encoder.id, dimension=old.encoder.dimension, recorded=recorded)
+    built = build_as_recorded(old.index, opened, folder=room)
     files = {
-        "index.faiss": built.data,
         "photos.parquet": to_parquet(photo_table, VERSION_PHOTOS),
         "faces.parquet": to_parquet(face_table, VERSION_FACES),
     }
     counts = Counter(row["status"] for row in photos)
     counts["forgotten"] = old.photos - len(photos)
-    index: Row = {
-        "key": built.key,
-        "parameters": built.parameters,
-        "why": built.why,
-        "change": "rebuilt",
-        "trained": None,
-    }
-    index |= {"bytes": len(built.data), "sha256": sha256_hex(built.data)}
-    manifest = old.model_copy(
+    record = built.record(IndexBudget.of(old.index.budget))
+    manifest = recorded.model_copy(
         update={
-            "shards": shards,
-            "index": old.index.model_copy(update=index),
-            "files": _records(files),
+            "index": record.model_copy(update={"budget": old.index.budget}),
+            "files": _records(built, files),
             "counts": {status: counts.get(status, 0) for status in STATUSES},
             "faces": len(faces),
-            "content_sha256": content_sha256(((r["uri"], r["photo_sha256"], r["status"]) for r in photos), ids),
+            "content_sha256": table_content_sha256(photo_table, opened.ids),
         }
     )
     files["report.html"] = write_report(manifest, faces=face_table, photos=photo_table)
-    return files, manifest.model_copy(update={"files": _records(files)})
+    return built, files, manifest.model_copy(update={"files": _records(built, files)})
 
 
-def _records(files: dict[str, bytes]) -> dict[str, FileRecord]:
-    return {name: FileRecord(bytes=len(data), sha256=sha256_hex(data)) for name, data in files.items()}
+def _records(built: BuiltIndex, files: dict[str, bytes]) -> dict[str, FileRecord]:
+    records = {name: FileRecord(bytes=len(data), sha256=sha256_hex(data)) for name, data in files.items()}
+    return {INDEX_FILE: FileRecord(bytes=built.written.bytes, sha256=built.written.sha256), **records}
 
 
-def _vectors(storage: Storage, old: Manifest, shards: list[ShardRecord], ids: list[int]) -> npt.NDArray[np.float32]:
-    """The embeddings of these faces (N, D), in their order, from the shards.
-
-    Raises:
-        ArtifactError: a face has none.
-    """
-    dimension = old.encoder.dimension
-    emb_ND, ids_N = np.zeros((len(ids), dimension), np.float32), np.asarray(ids, np.int64)
-    found_N = np.zeros(len(ids), bool)
-    for shard in shards:
-        ids_S, emb_SD = read_vectors(storage, encoder=old.encoder.id, shard=shard.name, dimension=dimension)
-        if not len(ids_N):
-            break
-        at_S = np.minimum(np.searchsorted(ids_N, ids_S), len(ids_N) - 1)
-        mine_S = ids_N[at_S] == ids_S
-        emb_ND[at_S[mine_S]], found_N[at_S[mine_S]] = emb_SD[mine_S], True
-    if not found_N.all():
-        raise ArtifactError(f"{int((~found_N).sum())} faces of version {old.version} have no embedding in its shards")
-    return emb_ND
-
-
-def _write(storage: Storage, version: PublishedVersion, manifest: Manifest, files: dict[str, bytes]) -> Manifest:
+def _write(
+    storage: Storage, version: PublishedVersion, manifest: Manifest, built: BuiltIndex, files: dict[str, bytes]
+) -> Manifest:
     """Write the files under the first revision that nobody has begun, and read them back."""
     number, first = version.number, version.manifest.revision + 1
     for revision in range(first, first + _TRIES):
-        if storage.create(version_file(number, revision, "index.faiss"), files["index.faiss"]):
+        if storage.create(version_file(number, revision, _FIRST), files[_FIRST]):
             break
+    storage.adopt(version_file(number, revision, INDEX_FILE), built.path)
     for name, data in files.items():
+        if name != _FIRST:
+            storage.write(version_file(number, revision, name), data)
+    for name, record in manifest.files.items():
         path = version_file(number, revision, name)
-        if name != "index.faiss":
-            storage.write(path, data)
-        storage.read(path, sha256=manifest.files[name].sha256)
+        if measure(storage, path) != (record.bytes, record.sha256):
+            raise ArtifactError(f"{storage.uri_of(path)} does not read back as it was written; the disk may be full")
     return manifest.model_copy(update={"revision": revision})

@@ -3,6 +3,7 @@
 Q queries of D dimensions.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from store.storage import Storage
 from tasks.steps.embed_faces import face_input_of_row
 from tasks.steps.resolve_encoder import load_stored_encoder
 
-__all__ = ["HELD_OUT", "held_out_queries"]
+__all__ = ["HELD_OUT", "HeldOutQueries", "held_out_queries"]
 
 HELD_OUT = 256
 """Queries of each set."""
@@ -27,6 +28,14 @@ _SEED = 20_261_126
 _COLUMNS = ("face_id", "photo_sha256", "box", "landmarks", "rotation", "crop", "crop_origin", "crop_scale")
 
 
+@dataclass(frozen=True)
+class HeldOutQueries:
+    """Queries, float32 (Q, D), unit length, and whose crops they were made of, face ids, int64 (Q,)."""
+
+    faces: npt.NDArray[np.int64]
+    vectors: npt.NDArray[np.float32]
+
+
 def held_out_queries(
     storage: Storage,
     faces: pa.Table,
@@ -35,8 +44,8 @@ def held_out_queries(
     encoder: str,
     purpose: Literal["tune", "gate"],
     count: int = HELD_OUT,
-) -> npt.NDArray[np.float32]:
-    """Changed crops of some faces, embedded: float32, (Q, D), unit length; the same for the same faces.
+) -> HeldOutQueries:
+    """Changed crops of some faces, embedded; the same for the same faces.
 
     Those that an index is tuned with and those that the gate asks it with are of different faces.
 
@@ -54,7 +63,7 @@ def held_out_queries(
     generator = np.random.default_rng(_SEED)
     chosen = _some(faces, generator, purpose, count)
     net = load_stored_encoder(storage, encoder)
-    inputs = []
+    inputs, made_of = [], []
     for shard in sorted(set(chosen["shard"].to_pylist())):
         wanted = chosen.filter(pc.equal(chosen["shard"], shard))["face_id"].combine_chunks()
         stored = read_faces(storage, contract=contract, shard=shard, columns=list(_COLUMNS))
@@ -64,9 +73,10 @@ def held_out_queries(
         photos = read_photos(storage, contract=contract, shard=shard)
         sizes = {row["photo_sha256"]: (row["width"], row["height"]) for row in photos.to_pylist()}
         inputs += [face_input_of_row(row, net.card, photo_size=sizes[row["photo_sha256"]]) for row in rows]
+        made_of += [row["face_id"] for row in rows]
     changed_QHWC = _changed(np.stack(inputs), seed=int(generator.integers(2**31)) + (purpose == "gate"))
     parts = [net.embed(changed_QHWC[start : start + _BATCH]) for start in range(0, len(inputs), _BATCH)]
-    return np.concatenate(parts).astype(np.float32)
+    return HeldOutQueries(np.array(made_of, np.int64), np.concatenate(parts).astype(np.float32))
 
 
 def _some(faces: pa.Table, generator: np.random.Generator, purpose: str, count: int) -> pa.Table:

@@ -1,6 +1,6 @@
 """Pairs of labelled faces of a version: who is taken, how people are halved, and the cosines of their pairs.
 
-N faces, D dimensions of an embedding, L labelled faces.
+D dimensions of an embedding, L labelled faces.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.same_person import CELLS, LabelledPairs, count_cells
+from tasks.steps.face_blocks import FaceBlocks
 from tasks.steps.main_face import main_face
 
 __all__ = ["LabelledFaces", "faces_of_people", "halves_of", "labelled_pairs"]
@@ -71,8 +72,7 @@ def faces_of_people(
     *,
     faces: pa.Table,
     photos: pa.Table,
-    ids_N: npt.NDArray[np.int64],
-    embeddings_ND: npt.NDArray[np.float32],
+    opened: FaceBlocks,
 ) -> LabelledFaces:
     """The main face of each indexed photo of some people, at most 20 photos each, by rising photo hash.
 
@@ -80,8 +80,7 @@ def faces_of_people(
         people: their labels.
         faces: VERSION_FACES.
         photos: VERSION_PHOTOS.
-        ids_N: int64, (N,), ascending.
-        embeddings_ND: float32, (N, D), unit length, in that order.
+        opened: the same faces with their vectors; only theirs are read.
     """
     theirs = pc.and_(
         pc.equal(photos["status"], "indexed"),
@@ -105,7 +104,11 @@ def faces_of_people(
         ids.append(main_face(its_faces, photo_size=(photo["width"], photo["height"]))["face_id"])
         labels.append(photo["label"])
     ids_L = np.array(ids, np.int64)
-    return LabelledFaces(ids_L, embeddings_ND[np.searchsorted(ids_N, ids_L)], np.array(labels, np.str_))
+    rows_L = np.searchsorted(opened.ids, ids_L)
+    emb_LD = np.zeros((len(rows_L), opened.dimension), np.float32)
+    order = np.argsort(rows_L)
+    emb_LD[order] = opened.take(rows_L[order])
+    return LabelledFaces(ids_L, emb_LD, np.array(labels, np.str_))
 
 
 def labelled_pairs(labelled: LabelledFaces) -> LabelledPairs:

@@ -1,6 +1,6 @@
 """Measure an index against exact search: recall, latency, and what it costs to be right enough.
 
-Q queries, N faces, D dimensions.
+Q queries, K answers a query, D dimensions.
 """
 
 import time
@@ -11,11 +11,14 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from models.exact_search import ExactAnswers, recalls, search_exactly
+from models.exact_search import NearestFaces
+from models.recall import recalls
 from store.index_search import Allowed, SearchSettings, one_core, parts_of, search
+from tasks.steps.face_blocks import FaceBlocks
 
 __all__ = [
-    "Gallery",
+    "DEPTH",
+    "KEPT",
     "Latency",
     "Point",
     "Questions",
@@ -27,39 +30,42 @@ __all__ = [
 ]
 
 DEPTH = 100
+"""Nearest faces that recall is measured of at most."""
+
+KEPT = 192
+"""Nearest faces that are kept of a query: some may be removed, or tie with the last that counts, and the truth is known all the same."""
+
 _LATENCY_QUERIES = 24
 _QUANTILES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _SURE = 1.645  # standard errors: the recall of all queries is above the least one nineteen times of twenty
-_REFINE = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
+_REFINE = (2.0, 5.0, 10.0, 20.0, 35.0, 50.0, 75.0, 100.0, 150.0, 200.0, 350.0, 500.0)
 _REFINE_OF_LISTS = (10.0, 50.0)
 _GAIN = 0.003  # of recall, below which looking twice as hard in one direction is given up
 _NPROBE_FROM = 4
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """Faces that can be found: ids, int64 (N,), ascending; vectors, float32 (N, D), unit length."""
-
-    ids: npt.NDArray[np.int64]
-    vectors: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
 class Questions:
-    """Queries, float32 (Q, D), unit length, and their exact answers in one gallery."""
+    """Queries and their exact nearest faces among those that may be found."""
 
-    queries: npt.NDArray[np.float32]
-    exact: ExactAnswers
-    gallery: Gallery
+    near: NearestFaces
 
     @classmethod
-    def of(cls, queries_QD: npt.NDArray[np.float32], gallery: Gallery, *, depth: int = DEPTH) -> Self:
-        """With the exact answers found by comparing everything."""
-        return cls(queries_QD, search_exactly(queries_QD, gallery.ids, gallery.vectors, k=depth), gallery)
+    def of(cls, queries_QD: npt.NDArray[np.float32], faces: FaceBlocks, *, kept: int = KEPT) -> Self:
+        """Compared with everybody, block by block."""
+        near = NearestFaces.of(queries_QD, depth=kept)
+        for rows_B, vectors_BD in faces.blocks():
+            near = near.added(faces.ids[rows_B], vectors_BD)
+        return cls(near)
+
+    @property
+    def queries(self) -> npt.NDArray[np.float32]:
+        """Float32 (Q, D), unit length."""
+        return self.near.queries
 
     def recalls(self, found_QK: npt.NDArray[np.int64], *, k: int) -> npt.NDArray[np.float64]:
         """Recall@k of each query."""
-        return recalls(found_QK, self.exact, self.queries, self.gallery.ids, self.gallery.vectors, k=k)
+        return recalls(found_QK, self.near, k=k)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Prove an index before it is published: recall, under a filter too, latency and throughput, on queries that are not in it.
 
-Q queries, D dimensions.
+Q queries, K answers a query, N nearest known, D dimensions.
 """
 
 from typing import Any
@@ -10,70 +10,67 @@ import numpy.typing as npt
 
 from store.errors import GateRefusedError
 from store.index_choice import RECALL_GATE
-from store.index_search import NOBODY, SearchSettings, allow, search
-from tasks.steps.measure_index import Gallery, Questions, latency_of, queries_a_second, recall_of
+from store.index_search import NOBODY, SearchSettings, allow, indexed_ids, search
+from tasks.steps.face_blocks import FaceBlocks, sample_rows
+from tasks.steps.held_out_truth import HeldOut, let_through
+from tasks.steps.measure_index import Questions, latency_of, queries_a_second, recall_of
 
 __all__ = ["noisy_queries", "pass_gate", "prove_approximate", "prove_exact"]
 
 _NOISY = 64
 _EXACT_S = 0.3
-_FILTERED = (0.1, 0.01)  # shares of the faces that filters let through
 _SEED = 20_180_402
 
 
-def noisy_queries(vectors_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Stored vectors moved by noise, so that none is in the index as it stands: float32, (Q, D), unit length."""
-    total, dimension = vectors_ND.shape
+def noisy_queries(faces: FaceBlocks) -> npt.NDArray[np.float32]:
+    """Some stored vectors moved by noise, so that none is in the index as it stands: float32, (Q, D), unit length."""
+    vectors_QD = faces.take(sample_rows(len(faces.ids), _NOISY, seed=_SEED))
+    count, dimension = vectors_QD.shape
     rng = np.random.default_rng(_SEED)
-    picked = rng.choice(total, size=min(_NOISY, total), replace=False)
-    noise = rng.standard_normal((len(picked), dimension)).astype(np.float32) * (0.5 / np.sqrt(dimension))
-    queries_QD: npt.NDArray[np.float32] = vectors_ND[picked] + noise
+    noise = rng.standard_normal((count, dimension)).astype(np.float32) * (0.5 / np.sqrt(dimension))
+    queries_QD: npt.NDArray[np.float32] = vectors_QD + noise
     queries_QD /= np.linalg.norm(queries_QD, axis=1, keepdims=True)
     return queries_QD
 
 
-def prove_exact(index: Any, gallery: Gallery) -> dict[str, Any]:
+def prove_exact(index: Any, faces: FaceBlocks) -> dict[str, Any]:
     """The metrics of an exact index: it proves that every vector stands under its own face, in little time.
 
     Args:
         index: as opened.
-        gallery: the faces and vectors that it should hold, at least one.
+        faces: that it should hold, at least one.
     """
-    queries_QD = noisy_queries(gallery.vectors)
-    asked = Questions.of(queries_QD, gallery, depth=10)
-    took = latency_of(index, queries_QD, SearchSettings(), seconds=_EXACT_S)
+    asked = Questions.of(noisy_queries(faces), faces)
+    took = latency_of(index, asked.queries, SearchSettings(), seconds=_EXACT_S)
     return {
         "recall_at_10": recall_of(index, asked, SearchSettings(), ks=(10,))[10],
-        "queries": len(queries_QD),
+        "queries": len(asked.queries),
         "queries_from": "stored vectors moved by noise",
         **took.as_json(),
     }
 
 
-def prove_approximate(
-    index: Any, gallery: Gallery, settings: SearchSettings, queries_QD: npt.NDArray[np.float32]
-) -> dict[str, Any]:
+def prove_approximate(index: Any, held: HeldOut, settings: SearchSettings) -> dict[str, Any]:
     """The metrics of an approximate index.
 
     Args:
         index: as opened.
-        gallery: the faces and vectors that it should hold.
+        held: queries others than it was tuned with, and their exact nearest among the faces that it should hold.
         settings: as the manifest names them.
-        queries_QD: held-out queries, others than it was tuned with.
     """
-    asked = Questions.of(queries_QD, gallery)
+    asked = held.questions()
     found = recall_of(index, asked, settings)
-    took = latency_of(index, queries_QD, settings)
+    took = latency_of(index, asked.queries, settings)
     return {
         **{f"recall_at_{k}": recall for k, recall in found.items()},
         "recall_at_10_filtered": {
-            str(share): _filtered(index, gallery, settings, queries_QD, share) for share in _FILTERED
+            str(share): _filtered(index, held, settings, share) for share in held.near if share < 1
         },
         "cosine_error": _cosine_error(index, asked, settings),
-        "queries": len(queries_QD),
+        "queries": len(asked.queries),
         "queries_from": "stored crops changed and embedded again",
         **took.as_json(),
-        "queries_per_s": round(queries_a_second(index, queries_QD, settings), 1),
+        "queries_per_s": round(queries_a_second(index, asked.queries, settings), 1),
     }
 
 
@@ -98,21 +95,16 @@ def pass_gate(metrics: dict[str, Any], *, key: str) -> dict[str, Any]:
     return {"recall_at_10": RECALL_GATE, "passed": True}
 
 
-def _filtered(
-    index: Any, gallery: Gallery, settings: SearchSettings, queries_QD: npt.NDArray[np.float32], share: float
-) -> float:
+def _filtered(index: Any, held: HeldOut, settings: SearchSettings, share: float) -> float:
     """Recall@10 where a filter lets a share of the faces through."""
-    chosen = np.sort(
-        np.random.default_rng(_SEED).permutation(len(gallery.ids))[: max(1, int(share * len(gallery.ids)))]
-    )
-    there = Gallery(gallery.ids[chosen], gallery.vectors[chosen])
-    asked = Questions.of(queries_QD, there, depth=10)
-    return recall_of(index, asked, settings, ks=(10,), allowed=allow(index, there.ids))[10]
+    ids_N = indexed_ids(index)
+    allowed = allow(index, ids_N[let_through(ids_N, share)])
+    return recall_of(index, held.questions(share), settings, ks=(10,), allowed=allowed)[10]
 
 
 def _cosine_error(index: Any, asked: Questions, settings: SearchSettings) -> float:
     """By how much the ten cosines of an answer are off at most, because codes are compared."""
     cosines_QK, found_QK = search(index, asked.queries, k=10, settings=settings)
-    rows_QK = np.minimum(np.searchsorted(asked.gallery.ids, found_QK), len(asked.gallery.ids) - 1)
-    true_QK = np.einsum("qd,qkd->qk", asked.queries, asked.gallery.vectors[rows_QK], optimize=True)
-    return round(float(np.abs(cosines_QK - true_QK)[found_QK != NOBODY].max(initial=0.0)), 5)
+    same_QKN = (found_QK[:, :, None] == asked.near.ids[:, None, :]) & (found_QK != NOBODY)[:, :, None]
+    said, true = (np.where(same_QKN, one, 0) for one in (cosines_QK[:, :, None], asked.near.cosines[:, None, :]))
+    return round(float(np.abs(said - true).max(initial=0.0)), 5)

@@ -1,45 +1,44 @@
 """Make a draft's index anew, where its changed copy of the index before did not pass the gate."""
 
 from collections.abc import Callable
-
-import numpy as np
-import numpy.typing as npt
+from pathlib import Path
 
 from store.index_choice import IndexBudget
 from store.manifest import FileRecord, Manifest
-from store.storage import Storage
-from tasks.steps.choose_index import build_chosen
-from tasks.steps.measure_index import Gallery
+from tasks.steps.choose_index import INDEX_FILE, BuiltIndex, build_chosen
+from tasks.steps.face_blocks import FaceBlocks
+from tasks.steps.held_out_queries import HeldOutQueries
+from tasks.steps.held_out_truth import HeldOut
 from tasks.steps.update_index import made_anew
 
-__all__ = ["rebuild_index"]
+__all__ = ["built_anew", "with_index"]
 
 
-def rebuild_index(
-    storage: Storage,
-    folder: str,
-    manifest: Manifest,
-    gallery: Gallery,
-    *,
-    queries: Callable[[], npt.NDArray[np.float32]],
-    why: str,
-) -> tuple[Manifest, bytes]:
-    """Put a new index in the place of the draft's.
+def built_anew(
+    faces: FaceBlocks, *, budget: IndexBudget, queries: Callable[[], HeldOutQueries], why: str, folder: Path
+) -> tuple[BuiltIndex, tuple[HeldOut, ...]]:
+    """A new index, and the queries it was tuned with, with their exact nearest; none where it is exact without more ado.
 
     Args:
-        storage: the store.
-        folder: of the draft.
-        manifest: of the draft.
-        gallery: its faces.
+        faces: all of them.
+        budget: what the index may take.
         queries: makes held-out queries to tune with.
-        why: it is made anew, as a clause.
-
-    Returns:
-        The draft's manifest with the new index, and the index file's bytes.
+        why: it is made anew, as a clause; empty where it follows none.
+        folder: of this machine, where it is made.
     """
-    budget = IndexBudget.of(manifest.index.budget)
-    built = made_anew(build_chosen(gallery.ids, gallery.vectors, budget=budget, queries=queries), why)
-    storage.write(f"{folder}/index.faiss", built.data)
-    record = built.record(budget)
-    files = {**manifest.files, "index.faiss": FileRecord(bytes=record.bytes, sha256=record.sha256)}
-    return manifest.model_copy(update={"index": record, "files": files}), built.data
+    drawn: list[HeldOutQueries] = []
+
+    def draw() -> HeldOutQueries:
+        drawn.append(queries())
+        return drawn[0]
+
+    built = build_chosen(faces, budget=budget, queries=lambda: draw().vectors, folder=folder)
+    held = () if built.near is None else (HeldOut("tune", drawn[0].faces, {1.0: built.near}),)
+    return made_anew(built, why), held
+
+
+def with_index(manifest: Manifest, built: BuiltIndex) -> Manifest:
+    """A draft's manifest with another index."""
+    record = built.record(IndexBudget.of(manifest.index.budget))
+    files = {**manifest.files, INDEX_FILE: FileRecord(bytes=record.bytes, sha256=record.sha256)}
+    return manifest.model_copy(update={"index": record, "files": files})

@@ -5,6 +5,7 @@ N faces, D dimensions.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,22 @@ import pyarrow as pa
 from store.index_change import Change, Drift, reason_to_rebuild, update_in_words
 from store.index_choice import Choice, IndexBudget, choose_index
 from store.index_edit import edit_index, misfit_of, unevenness_of
-from store.index_file import index_bytes, load_index
-from store.index_search import SearchSettings
-from store.manifest import IndexRecord, TrainingRecord
+from store.index_search import SearchSettings, search
+from store.index_trial import open_mapped
+from store.manifest import TrainingRecord
 from store.storage import Storage
+from store.verified_files import verified_file
 from store.versions import PublishedVersion, read_file
-from tasks.steps.choose_index import BuiltIndex
-from tasks.steps.measure_index import Gallery, Questions, measured_at, tune
+from tasks.steps.choose_index import INDEX_FILE, BuiltIndex
+from tasks.steps.face_blocks import FaceBlocks
+from tasks.steps.held_out_queries import HeldOutQueries
+from tasks.steps.held_out_truth import TRUTH_FILE, Changed, HeldOut, carried, read_truth, searched
+from tasks.steps.measure_index import measured_at, tune
 
 __all__ = ["NextVersion", "Updated", "made_anew", "update_index"]
 
 _KEPT_TRIALS = 4  # as many as a build measures; those of updates in between are let go
+_ASKED_FOR = 64  # of the added
 
 Ints = npt.NDArray[np.int64]
 
@@ -34,19 +40,19 @@ class NextVersion:
     """What an index is wanted for.
 
     Attributes:
-        faces: face_id and shard, by rising face_id.
-        gallery: the same faces with their vectors.
+        table: face_id and shard, by rising face_id.
+        faces: the same faces with their vectors.
         encoder, contract: ids.
         budget: of the index.
-        queries: makes held-out queries, float32 (Q, D); called only where a copy is tried.
+        queries: makes held-out queries to tune with; called only where the version before has none that will do.
     """
 
-    faces: pa.Table
-    gallery: Gallery
+    table: pa.Table
+    faces: FaceBlocks
     encoder: str
     contract: str
     budget: IndexBudget
-    queries: Callable[[], npt.NDArray[np.float32]]
+    queries: Callable[[], HeldOutQueries]
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,12 @@ class Updated:
     Attributes:
         built: the changed copy; None where the index is to be made anew.
         why: it is made anew, as a clause; empty where it is not.
+        held: queries with their exact nearest, carried on from the version before or searched anew.
     """
 
     built: BuiltIndex | None
     why: str
+    held: tuple[HeldOut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ def update_index(
     wanted: NextVersion,
     *,
     faces_before: pa.Table,
+    folder: Path,
 ) -> Updated:
     """A copy of the parent's index with the faces changed, measured as a new one would be; or why it takes a new one.
 
@@ -85,19 +94,21 @@ def update_index(
         parent: the version before, if there is one.
         wanted: the next version.
         faces_before: face_id and shard of the version before, by rising face_id; none where its contract is another.
+        folder: of this machine, where the copy is made.
 
     Raises:
         ArtifactError: the parent's index is not what its manifest says, or a vector is none.
         VersionError: no index fits into the budget's memory.
     """
-    choice = choose_index(len(wanted.gallery.ids), wanted.gallery.vectors.shape[1], wanted.budget)
+    choice = choose_index(len(wanted.faces.ids), wanted.faces.dimension, wanted.budget)
     if parent is None:
         return Updated(None, "")
-    delta = _delta(faces_before, wanted.faces)
+    delta = _delta(faces_before, wanted.table)
     change = _change(parent, delta, wanted)
     if why := reason_to_rebuild(change, choice):
         return Updated(None, why)
-    return _tried(storage, parent, change, choice, delta, wanted)
+    assert parent.manifest.index.trained is not None  # noqa: S101  the rule has asked
+    return _tried(storage, parent, parent.manifest.index.trained, change, choice, delta, wanted, folder)
 
 
 def made_anew(built: BuiltIndex, why: str) -> BuiltIndex:
@@ -108,21 +119,21 @@ def made_anew(built: BuiltIndex, why: str) -> BuiltIndex:
 def _tried(
     storage: Storage,
     parent: PublishedVersion,
+    trained: TrainingRecord,
     change: Change,
     choice: Choice,
     delta: _Delta,
     wanted: NextVersion,
+    folder: Path,
 ) -> Updated:
-    gallery, budget = wanted.gallery, wanted.budget
-    record = parent.manifest.index
-    index = load_index(read_file(storage, parent, "index.faiss"), where=f"version {parent.number}'s index")
-    trained = record.trained or _trained_now(index, parent, gallery, delta)
-    coming = np.union1d(delta.added, delta.moved)
-    rows = np.searchsorted(gallery.ids, coming)
-    edit_index(
-        index, removed_R=np.union1d(delta.removed, delta.moved), added_A=coming, vectors_AD=gallery.vectors[rows]
-    )
-    asked = Questions.of(wanted.queries(), gallery)
+    faces, budget, record = wanted.faces, wanted.budget, parent.manifest.index
+    came, gone = np.union1d(delta.added, delta.moved), np.union1d(delta.removed, delta.moved)
+    changed = Changed(gone, came, faces.take(np.searchsorted(faces.ids, came)))
+    source = verified_file(storage, parent.path_of(INDEX_FILE), sha256=record.sha256, size=record.bytes)
+    written = edit_index(source, folder / INDEX_FILE, removed_R=gone, added_A=came, vectors_AD=changed.vectors)
+    index = open_mapped(str(folder / INDEX_FILE))
+    held = _held_out(storage, parent, changed, wanted)
+    asked = held[0].questions()
     best = measured_at(index, asked, SearchSettings.of(record.parameters))
     points = [best]
     if best.least < budget.recall:
@@ -131,27 +142,59 @@ def _tried(
         unevenness_then=trained.unevenness,
         unevenness_now=unevenness_of(index),
         misfit_then=trained.misfit,
-        misfit_now=misfit_of(index, gallery.vectors) or 0.0,
+        misfit_now=_misfit_now(index, trained, changed.vectors, total=len(faces.ids)),
         recall_then=trained.recall_at_10,
         recall=best.recall,
         least=best.least,
         wanted=budget.recall,
+        added_found=_found(index, changed, best.settings),
     )
     if why := reason_to_rebuild(change, choice, drift):
         return Updated(None, why)
     candidate = next(one for one in choice.candidates if one.kind == change.kind)
-    tried: dict[str, Any] = {"kind": candidate.kind, "key": record.key, "faces": len(gallery.ids)}
+    tried: dict[str, Any] = {"kind": candidate.kind, "key": record.key, "faces": len(faces.ids)}
     tried |= {"memory_bytes": candidate.memory_bytes, "points": [point.as_json() for point in points]}
     built = BuiltIndex(
-        index_bytes(index),
+        folder / INDEX_FILE,
+        written,
         record.key,
         {"kind": change.kind, **best.settings.as_json()},
         f"{trained.why}; updated: {update_in_words(change, drift)}",
         (tried, *record.measured[-_KEPT_TRIALS:]),
         change="updated",
-        trained=trained.model_copy(update={"changed": change.changed}),
+        trained=trained.model_copy(update={"changed": change.changed, "misfit_now": drift.misfit_now}),
     )
-    return Updated(built, "")
+    return Updated(built, "", held)
+
+
+def _held_out(storage: Storage, parent: PublishedVersion, changed: Changed, wanted: NextVersion) -> tuple[HeldOut, ...]:
+    """Queries to tune with and those of the gate, carried on; only new ones to tune with where those of one of them are not enough."""
+    total, dimension = len(wanted.faces.ids), wanted.faces.dimension
+    if TRUTH_FILE in parent.manifest.files:
+        where = f"version {parent.number}'s {TRUTH_FILE}"
+        before = read_truth(read_file(storage, parent, TRUTH_FILE), dimension=dimension, where=where)
+        after = [carried(before[one], changed, faces=total) for one in ("tune", "gate") if one in before]
+        if len(after) == 2 and None not in after:
+            return tuple(one for one in after if one is not None)
+    return (searched("tune", wanted.queries(), wanted.faces),)
+
+
+def _misfit_now(index: Any, trained: TrainingRecord, added_AD: npt.NDArray[np.float32], *, total: int) -> float:
+    """How far off the codes of all faces are, from what it was before and of those who came; who left is taken to be like the rest."""
+    before = trained.misfit if trained.misfit_now is None else trained.misfit_now
+    of_added = misfit_of(index, added_AD)
+    if of_added is None:
+        return before
+    return before + (of_added - before) * min(1.0, len(added_AD) / max(1, total))
+
+
+def _found(index: Any, changed: Changed, settings: SearchSettings) -> float:
+    """Share of some of those who came that are found among the ten nearest of their own vectors: that they stand where they should."""
+    if not len(changed.came):
+        return 1.0
+    step = -(-len(changed.came) // _ASKED_FOR)
+    found_QK = search(index, changed.vectors[::step], k=10, settings=settings)[1]
+    return float((found_QK == changed.came[::step, None]).any(axis=1).mean())
 
 
 def _change(parent: PublishedVersion, delta: _Delta, wanted: NextVersion) -> Change:
@@ -160,6 +203,7 @@ def _change(parent: PublishedVersion, delta: _Delta, wanted: NextVersion) -> Cha
     return Change(
         parent=parent.number,
         kind=manifest.index.parameters.get("kind", "exact"),
+        says_training=trained is not None,
         same_encoder=manifest.encoder.id == wanted.encoder,
         same_contract=manifest.contract.id == wanted.contract,
         same_budget=IndexBudget.of(manifest.index.budget) == wanted.budget,
@@ -170,35 +214,9 @@ def _change(parent: PublishedVersion, delta: _Delta, wanted: NextVersion) -> Cha
     )
 
 
-def _trained_now(index: Any, parent: PublishedVersion, gallery: Gallery, delta: _Delta) -> TrainingRecord:
-    """Of an index that was made anew for its version: it was trained on the faces that it holds."""
-    stay = ~np.isin(gallery.ids, delta.added)
-    return TrainingRecord(
-        faces=parent.manifest.faces,
-        changed=0,
-        unevenness=unevenness_of(index),
-        misfit=misfit_of(index, gallery.vectors[stay]) or 0.0,
-        recall_at_10=_recall_when_tuned(parent.manifest.index),
-        why=parent.manifest.index.why,
-    )
-
-
-def _recall_when_tuned(record: IndexRecord) -> float | None:
-    """Of the settings that were chosen for the whole gallery."""
-    settings = SearchSettings.of(record.parameters).as_json().items()
-    points = [
-        point
-        for one in record.measured[:_KEPT_TRIALS]
-        if one.get("key") == record.key
-        for point in one.get("points", [])
-        if settings <= point.items()
-    ]
-    return float(points[0]["recall_at_10"]) if points else None
-
-
 def _delta(before: pa.Table, after: pa.Table) -> _Delta:
     old, new = (table["face_id"].to_numpy() for table in (before, after))
     stay, at_old, at_new = np.intersect1d(old, new, assume_unique=True, return_indices=True)
     old_shards = before["shard"].take(pa.array(at_old)).to_numpy()
     moved = stay[old_shards != after["shard"].take(pa.array(at_new)).to_numpy()]
-    return _Delta(added=np.setdiff1d(new, old), removed=np.setdiff1d(old, new), moved=moved)
+    return _Delta(added=np.delete(new, at_new), removed=np.delete(old, at_old), moved=moved)

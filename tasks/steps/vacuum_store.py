@@ -33,7 +33,7 @@ _DAY_S = 86_400.0
 _UPLOAD = timedelta(days=1)
 """No upload takes so long: its parts belong to a process that is gone."""
 
-_OF_A_PUBLISH = ("index.faiss", "faces.parquet", "photos.parquet", "report.html")
+_OF_A_PUBLISH = ("index.faiss", "faces.parquet", "photos.parquet", "truth.parquet", "report.html")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The tables of the next version: rows of the version before where their shard stays, and the rows of shards that are new.
 
-Columns throughout. What is read of a shard follows what is new; only embeddings are read of every shard, for the index is made of
-all of them.
+Columns throughout. What is read of a shard follows what is new.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,15 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.errors import ArtifactError
-from store.layout import embeddings_path
 from store.manifest import Manifest
-from store.schemas import FACES, VERSION_FACES, VERSION_PHOTOS, embeddings_schema, from_parquet
+from store.schemas import FACES, VERSION_FACES, VERSION_PHOTOS, from_parquet
 from store.shards import read_faces, read_photos
 from store.storage import Storage
 from store.versions import PublishedVersion, read_file
 
-__all__ = ["Before", "read_before", "read_face_vectors", "version_faces", "version_photos"]
+__all__ = ["Before", "read_before", "version_faces", "version_photos"]
 
 _OF_THE_SHARD = ("photo_sha256", "status", "reason", "width", "height", "num_faces")
 _OF_THE_FACE = [n for n in VERSION_FACES.names if n in FACES.names and n != "uri"]
@@ -104,39 +101,6 @@ def version_faces(storage: Storage, photos: pa.Table, before: Before, *, contrac
     return shown.select(VERSION_FACES.names).cast(VERSION_FACES)
 
 
-def read_face_vectors(
-    storage: Storage, faces: pa.Table, *, encoder: str, dimension: int, recorded: Manifest | None
-) -> npt.NDArray[np.float32]:
-    """The embedding of every face, float32 (N, D), in the order of the table.
-
-    Args:
-        storage: the store.
-        faces: VERSION_FACES, or its face_id and shard.
-        encoder: the encoder's id.
-        dimension: D.
-        recorded: a manifest of the same encoder, whose hashes its shards' files must have.
-
-    Raises:
-        ArtifactError: a face has no embedding, or a file is not what was recorded.
-    """
-    ids_N = faces["face_id"].to_numpy()
-    shards = faces["shard"].combine_chunks().dictionary_encode()
-    of_face_N = shards.indices.to_numpy(zero_copy_only=False)
-    order = np.argsort(of_face_N, kind="stable")
-    ends = np.searchsorted(of_face_N[order], np.arange(len(shards.dictionary) + 1))
-    hashes = {s.name: s.embeddings_sha256 for s in recorded.shards} if recorded else {}
-    vectors_ND = np.zeros((len(ids_N), dimension), np.float32)
-    for n, shard in enumerate(shards.dictionary.to_pylist()):
-        path = embeddings_path(encoder, shard)
-        data = storage.read(path, sha256=hashes.get(shard))
-        table = from_parquet(data, embeddings_schema(dimension), where=storage.uri_of(path))
-        stored_S = table["face_id"].to_numpy()
-        matrix_SD = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, dimension)
-        rows = order[ends[n] : ends[n + 1]]
-        vectors_ND[rows] = matrix_SD[_places(stored_S, ids_N[rows], shard=shard, encoder=encoder)]
-    return vectors_ND
-
-
 def _by_shard(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """Each shard's name and its rows, in one pass whatever the number of shards."""
     ordered = table.sort_by("shard")
@@ -145,18 +109,6 @@ def _by_shard(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     ends = np.searchsorted(of_row, np.arange(len(codes.dictionary) + 1))
     for n, shard in enumerate(codes.dictionary.to_pylist()):
         yield shard, ordered.slice(ends[n], ends[n + 1] - ends[n])
-
-
-def _places(
-    stored_S: npt.NDArray[np.int64], wanted_M: npt.NDArray[np.int64], *, shard: str, encoder: str
-) -> npt.NDArray[np.int64]:
-    by_id = np.argsort(stored_S, kind="stable")
-    at = np.searchsorted(stored_S[by_id], wanted_M)
-    absent = (at >= len(stored_S)) | (stored_S[by_id[np.minimum(at, max(len(stored_S) - 1, 0))]] != wanted_M)
-    if np.any(absent):
-        raise ArtifactError(f"face {wanted_M[absent][0]} of shard {shard} has no embedding by {encoder}")
-    places: npt.NDArray[np.int64] = by_id[at]
-    return places
 
 
 def _with_duplicates(photos: pa.Table) -> pa.Table:

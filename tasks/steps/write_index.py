@@ -3,6 +3,7 @@
 import importlib.metadata
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,22 +11,26 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from store.content_hash import table_content_sha256
 from store.errors import LookalikeError
-from store.fingerprints import content_sha256, sha256_hex
+from store.fingerprints import sha256_hex
 from store.layout import embeddings_path, faces_path, open_store, photos_path
 from store.manifest import ContractRecord, EncoderRecord, FileRecord, Manifest, ShardRecord
 from store.refs import ArtifactRef
 from store.schemas import FACES, PHOTOS, PLAN, STATUSES, VERSION_FACES, VERSION_PHOTOS, from_parquet, to_parquet
 from store.storage import Storage
-from store.versions import read_version
-from tasks.steps.choose_index import BuiltIndex, build_chosen
+from store.versions import PublishedVersion, read_version
+from tasks.steps.choose_index import INDEX_FILE, BuiltIndex
 from tasks.steps.contract import Contract
-from tasks.steps.held_out_queries import held_out_queries
-from tasks.steps.measure_index import Gallery
+from tasks.steps.held_out_queries import HeldOutQueries, held_out_queries
+from tasks.steps.held_out_truth import TRUTH_FILE, HeldOut, truth_parquet
 from tasks.steps.plan_build import BuildPlan
+from tasks.steps.rebuild_index import built_anew
 from tasks.steps.resolve_encoder import EncoderRef
-from tasks.steps.update_index import NextVersion, made_anew, update_index
-from tasks.steps.version_tables import read_before, read_face_vectors, version_faces, version_photos
+from tasks.steps.stored_faces import open_faces
+from tasks.steps.update_index import NextVersion, update_index
+from tasks.steps.version_tables import read_before, version_faces, version_photos
+from tasks.steps.workroom import workroom
 
 __all__ = ["DRAFT", "write_index"]
 
@@ -62,45 +67,54 @@ def write_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: Enc
     faces = version_faces(storage, photos, before, contract=contract.id)
     _check_sums(plan, photos, faces)
     same_encoder = before.manifest is not None and before.manifest.encoder.id == encoder.id
-    vectors_ND = read_face_vectors(
+    opened = open_faces(
         storage,
         faces,
         encoder=encoder.id,
         dimension=encoder.dimension,
         recorded=before.manifest if same_encoder else None,
     )
-    ids_N = faces["face_id"].to_numpy()
 
-    def queries() -> npt.NDArray[np.float32]:
+    def queries() -> HeldOutQueries:
         return held_out_queries(storage, faces, contract=contract.id, encoder=encoder.id, purpose="tune")
 
-    wanted = NextVersion(faces, Gallery(ids_N, vectors_ND), encoder.id, contract.id, plan.budget, queries)
-    updated = update_index(storage, parent, wanted, faces_before=before.faces)
-    built = updated.built or made_anew(
-        build_chosen(ids_N, vectors_ND, budget=plan.budget, queries=queries), updated.why
-    )
-    files = {
-        "index.faiss": built.data,
-        "photos.parquet": to_parquet(photos, VERSION_PHOTOS),
-        "faces.parquet": to_parquet(faces, VERSION_FACES),
-    }
-    shards = _shard_records(storage, photos, before.manifest, contract=contract.id, encoder=encoder)
-    manifest = _manifest(
-        plan,
-        photos=photos,
-        ids=ids_N.tolist(),
-        shards=shards,
-        files=files,
-        built=built,
-        contract=contract,
-        encoder=encoder,
-    )
-    folder = f"runs/builds/{manifest.build}"
+    wanted = NextVersion(faces, opened, encoder.id, contract.id, plan.budget, queries)
+    with workroom(storage) as room:
+        built, held = _built(storage, parent, wanted, before.faces, room)
+        files = {
+            "photos.parquet": to_parquet(photos, VERSION_PHOTOS),
+            "faces.parquet": to_parquet(faces, VERSION_FACES),
+        }
+        if held:
+            files[TRUTH_FILE] = truth_parquet(held, dimension=encoder.dimension)
+        shards = _shard_records(storage, photos, before.manifest, contract=contract.id, encoder=encoder)
+        manifest = _manifest(
+            plan,
+            photos=photos,
+            ids_N=opened.ids,
+            shards=shards,
+            files=files,
+            built=built,
+            contract=contract,
+            encoder=encoder,
+        )
+        folder = f"runs/builds/{manifest.build}"
+        storage.adopt(f"{folder}/{INDEX_FILE}", built.path)
     for name, content in files.items():
         storage.write(f"{folder}/{name}", content)
     draft = manifest.to_json()
     storage.write(f"{folder}/{DRAFT}", draft)
     return ArtifactRef(uri=storage.uri_of(f"{folder}/{DRAFT}"), sha256=sha256_hex(draft), rows=faces.num_rows)
+
+
+def _built(
+    storage: Storage, parent: PublishedVersion | None, wanted: NextVersion, faces_before: pa.Table, room: Path
+) -> tuple[BuiltIndex, tuple[HeldOut, ...]]:
+    """A changed copy of the index before, or a new one; and queries with their exact nearest, where it is approximate."""
+    updated = update_index(storage, parent, wanted, faces_before=faces_before, folder=room)
+    if updated.built is not None:
+        return updated.built, updated.held
+    return built_anew(wanted.faces, budget=wanted.budget, queries=wanted.queries, why=updated.why, folder=room)
 
 
 def _counts(plan: BuildPlan, photos: pa.Table) -> dict[str, int]:
@@ -130,14 +144,13 @@ def _manifest(
     plan: BuildPlan,
     *,
     photos: pa.Table,
-    ids: list[int],
+    ids_N: npt.NDArray[np.int64],
     shards: list[ShardRecord],
     files: dict[str, bytes],
     built: BuiltIndex,
     contract: Contract,
     encoder: EncoderRef,
 ) -> Manifest:
-    rows = zip(*(photos[name].to_pylist() for name in ("uri", "photo_sha256", "status")), strict=True)
     counts = _counts(plan, photos)
     return Manifest(
         format=1,
@@ -151,14 +164,17 @@ def _manifest(
         shards=shards,
         tombstones=[],
         index=built.record(plan.budget),
-        files={name: FileRecord(bytes=len(data), sha256=sha256_hex(data)) for name, data in files.items()},
+        files={
+            INDEX_FILE: FileRecord(bytes=built.written.bytes, sha256=built.written.sha256),
+            **{name: FileRecord(bytes=len(data), sha256=sha256_hex(data)) for name, data in files.items()},
+        },
         counts=counts,
         photos=sum(counts.values()),
-        faces=len(ids),
+        faces=len(ids_N),
         metrics=None,
         gate=None,
         calibration=None,
-        content_sha256=content_sha256(rows, ids),
+        content_sha256=table_content_sha256(photos, ids_N),
         labels="folder" if plan.labelled_sources else None,
         labelled_sources=list(plan.labelled_sources),
         requires=[],

@@ -1,14 +1,13 @@
 import numpy as np
 import numpy.typing as npt
-import pytest
 
-from models.exact_search import recalls, search_exactly
+from models.exact_search import NearestFaces
 
 Vectors = npt.NDArray[np.float32]
 
 
-def unit(seed: int, n: int, dimension: int = 12) -> Vectors:
-    vectors = np.random.default_rng(seed).standard_normal((n, dimension))
+def unit(rng: np.random.Generator, n: int, dimension: int = 12) -> Vectors:
+    vectors = rng.standard_normal((n, dimension))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -21,37 +20,56 @@ def sorted_out(queries: Vectors, faces: dict[int, Vectors], k: int) -> list[list
     return found
 
 
-def test_blocks_give_what_a_double_loop_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.exact_search._BLOCK", 47)
-    queries, vectors, ids = unit(0, 5), unit(1, 300), np.arange(1_000, 1_300)
-    found = search_exactly(queries, ids, vectors, k=20)
-    assert found.ids.tolist() == sorted_out(queries, dict(zip(ids.tolist(), vectors, strict=True)), 20)
-    np.testing.assert_allclose(found.cosines, -np.sort(-(queries @ vectors.T), axis=1)[:, :20], atol=1e-6)
+def test_blocks_added_one_by_one_give_what_a_double_loop_gives() -> None:
+    rng = np.random.default_rng(0)
+    queries, vectors = unit(rng, 5), unit(rng, 300)
+    near = NearestFaces.of(queries, depth=20)
+    for rows in np.array_split(rng.permutation(300), 7):
+        near = near.added(rows.astype(np.int64), vectors[rows])
+    assert near.ids.tolist() == sorted_out(queries, dict(enumerate(vectors)), 20)
+    assert near.sure().tolist() == [20] * 5
 
 
-def test_fewer_faces_than_asked_for_are_all_found() -> None:
-    assert search_exactly(unit(0, 2), np.arange(3), unit(1, 3), k=8).ids.shape == (2, 3)
+def test_fewer_faces_than_places_leave_places_empty_and_all_are_sure() -> None:
+    rng = np.random.default_rng(1)
+    near = NearestFaces.of(unit(rng, 2), depth=8).added(np.arange(3), unit(rng, 3))
+    assert (near.ids == -1).sum() == 10
+    assert near.sure().tolist() == [8, 8]
 
 
-def test_equal_cosines_are_ordered_by_face_id_in_whatever_block_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.exact_search._BLOCK", 2)
+def test_equal_cosines_are_ordered_by_face_id() -> None:
     face = np.eye(4, dtype=np.float32)[[0]]
-    assert search_exactly(face, np.array([9, 4, 7, 5]), face[[0] * 4], k=4).ids.tolist() == [[4, 5, 7, 9]]
+    near = NearestFaces.of(face, depth=3)
+    for identity in (9, 4, 7, 5):
+        near = near.added(np.array([identity]), face)
+    assert near.ids.tolist() == [[4, 5, 7]]
 
 
-def test_recall_counts_what_was_found_and_what_ties_with_the_last_place_and_nobody_else() -> None:
-    queries = np.eye(3, dtype=np.float32)[[0]]
-    angles = np.array([0.1, 0.2, 0.3, 0.3, 0.9])
-    faces = np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=1).astype(np.float32)
-    ids = np.array([10, 20, 30, 40, 50])
-    exact = search_exactly(queries, ids, faces, k=3)
+def test_fifty_rounds_of_changes_keep_every_sure_place_right() -> None:
+    rng = np.random.default_rng(2)
+    queries = unit(rng, 6)
+    pool, there = unit(rng, 3_000), set(range(1_000))
+    near = NearestFaces.of(queries, depth=60).added(np.arange(1_000), pool[:1_000])
+    fewest = 60
+    for turn in range(50):
+        gone = rng.choice(sorted(there), 15, replace=False)
+        fresh = np.arange(1_000 + 20 * turn, 1_020 + 20 * turn)
+        there = (there - set(gone.tolist())) | set(fresh.tolist())
+        near = near.removed(gone).added(fresh, pool[fresh])
+        wanted = sorted_out(queries, {i: pool[i] for i in there}, 60) if turn % 10 == 9 else None
+        for n, sure in enumerate(near.sure()):
+            fewest = min(fewest, int(sure))
+            if wanted:
+                assert near.ids[n, :sure].tolist() == wanted[n][:sure]
+    assert 0 < fewest < 60  # places were lost, and said to be
 
-    def recall(*found: int, k: int = 3) -> float:
-        return float(recalls(np.array([found]), exact, queries, ids, faces, k=k)[0])
 
-    assert recall(10, 20, 30) == 1
-    assert recall(10, 20, 40) == 1  # as near as face 30
-    assert recall(10, 50, 20) == pytest.approx(2 / 3)
-    assert recall(10, -1, -1) == pytest.approx(1 / 3)
-    assert recall(20, 10, 30, k=1) == 0
-    assert recall(11, 12, 13) == 0  # faces that there are not
+def test_a_removed_face_makes_the_last_place_unsure_until_it_is_known_to_be_right() -> None:
+    queries = np.eye(2, dtype=np.float32)[[0]]
+    angles = np.array([0.1, 0.2, 0.3, 0.4])
+    faces = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    near = NearestFaces.of(queries, depth=3).added(np.arange(4), faces)
+    assert near.removed(np.array([1])).sure().tolist() == [2]
+    again = near.removed(np.array([1])).added(np.array([8]), faces[[0]])
+    assert again.sure().tolist() == [3]
+    assert again.ids.tolist() == [[0, 8, 2]]

@@ -8,7 +8,7 @@ from store.index_choice import IndexBudget, choose_index
 SMALL = choose_index(20_000, 512, IndexBudget())
 LARGE = choose_index(1_000_000, 512, IndexBudget())
 CHANGE = Change(
-    parent=7, kind="scan", same_encoder=True, same_contract=True, same_budget=True, trained_faces=1_000_000,
+    parent=7, kind="scan", says_training=True, same_encoder=True, same_contract=True, same_budget=True, trained_faces=1_000_000,
     changed_before=100_000, added=10_000, removed=2_000,
 )  # fmt: skip
 DRIFT = Drift(
@@ -41,6 +41,7 @@ def test_a_little_change_that_was_measured_to_be_good_enough_makes_a_changed_cop
         ({"same_budget": False}, "version 7's index had another budget"),
         ({"kind": "exact"}, "version 7's index is of the kind exact, which is not for so many faces and this budget"),
         ({"kind": "graph"}, "version 7's index is of the kind graph"),
+        ({"says_training": False}, "version 7 does not say what its index was trained on"),
         ({"added": 198_001}, "300,001 faces have come or gone since it was trained on 1,000,000, more than 30%"),
         ({"removed": 190_001}, "300,001 faces have come or gone"),
         ({"changed_before": 288_001}, "300,001 faces have come or gone"),
@@ -70,6 +71,7 @@ def test_where_exact_search_is_enough_nothing_is_saved_by_a_copy() -> None:
             "with the changes a query would look at 1.33 times as many faces, for its lists fill unevenly",
         ),
         ({"misfit_now": 0.36}, "with the changes its codes miss the faces by 1.20 times as much"),
+        ({"added_found": 0.89}, "of the faces added only 89% were found by their own vectors"),
         (
             {"least": 0.949, "recall": 0.9599},
             "with the changes recall@10 was 0.960, 0.970 before: not sure to reach 0.95",

@@ -20,6 +20,7 @@ from store.versions import read_file, read_version
 from tasks.steps.ask import ask_face
 from tasks.steps.calibrate_version import calibrate_version, calibration_of
 from tasks.steps.contract import Contract
+from tasks.steps.face_blocks import Gallery
 from tasks.steps.labelled_pairs import faces_of_people, halves_of, labelled_pairs
 from tasks.steps.query_options import QueryOptions
 from tasks.steps.resolve_encoder import resolve_encoder
@@ -67,7 +68,7 @@ def calibrated(
     """What a version of these tables gets; as one of so many faces, where `faces` says so."""
     of_faces, photos, ids, embeddings = tables
     of = manifest.model_copy(update={"faces": faces or len(ids)})
-    record = calibrate_version(storage, of, faces=of_faces, photos=photos, ids_N=ids, embeddings_ND=embeddings)
+    record = calibrate_version(storage, of, faces=of_faces, photos=photos, opened=Gallery(ids, embeddings))
     return None if record is None else Calibration.model_validate(json.loads(json.dumps(record)))
 
 
@@ -84,7 +85,7 @@ def some_calibration() -> dict[str, Any]:
 
 def test_pairs_are_those_of_a_double_loop_over_main_faces(labelled_faces_of: Make) -> None:
     faces, photos, ids, embeddings = labelled_faces_of({"ada": 3, "bob": 2, "cy": 1}, noise=0.5)
-    taken = faces_of_people({"ada", "bob"}, faces=faces, photos=photos, ids_N=ids, embeddings_ND=embeddings)
+    taken = faces_of_people({"ada", "bob"}, faces=faces, photos=photos, opened=Gallery(ids, embeddings))
     pairs = labelled_pairs(taken)
     rows = {row["face_id"]: row for row in faces.to_pylist()}
     middle = [n for n, i in enumerate(ids) if rows[int(i)]["box"][0] == 30 and rows[int(i)]["label"] != "cy"]
@@ -129,7 +130,7 @@ def test_what_is_said_of_a_pair_holds_for_people_of_another_draw(
     assert made is not None
     faces, photos, ids, embeddings = labelled_faces_of({f"other {n}": 6 for n in range(120)}, seed=7)
     everybody = set(photos["label"].to_pylist())
-    them = labelled_pairs(faces_of_people(everybody, faces=faces, photos=photos, ids_N=ids, embeddings_ND=embeddings))
+    them = labelled_pairs(faces_of_people(everybody, faces=faces, photos=photos, opened=Gallery(ids, embeddings)))
     cosines = np.repeat((np.arange(len(them.different)) + 0.5) * 2 / len(them.different) - 1, them.different)
     for low, high in ((0.0, 0.2), (0.4, 0.6), (0.8, 1.0)):
         p_same = 1 / (1 + np.exp(-made.ratio.log_ratio(them.same)))

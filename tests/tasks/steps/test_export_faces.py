@@ -14,7 +14,7 @@ from store.layout import open_store
 from store.schemas import VERSION_FACES, from_parquet
 from store.versions import read_file, read_version
 from tasks.steps.export_faces import export_faces
-from tasks.steps.version_tables import read_face_vectors
+from tasks.steps.stored_faces import read_face_vectors
 
 pytestmark = pytest.mark.usefixtures("easy_faces")
 

@@ -22,10 +22,12 @@ from tasks.steps.check_version import check_version
 from tasks.steps.contract import Contract
 from tasks.steps.forget import forget_now
 from tasks.steps.forget_exclude import Wish
-from tasks.steps.held_out_queries import held_out_queries
+from tasks.steps.held_out_queries import HeldOutQueries, held_out_queries
+from tasks.steps.held_out_truth import read_truth, searched
 from tasks.steps.open_version import open_version
 from tasks.steps.plan_build import with_budget
 from tasks.steps.publish_version import publish_version
+from tasks.steps.stored_faces import open_faces
 from tasks.steps.verify_store import verify_store
 
 Paint = Callable[[Path, int | None], Path]
@@ -178,10 +180,12 @@ def test_queries_that_tune_and_queries_of_the_gate_are_of_different_faces_and_no
     again = held_out_queries(
         storage, faces, contract=version.manifest.contract.id, encoder=version.manifest.encoder.id, purpose="gate"
     )
-    assert np.array_equal(sets["gate"], again)
-    assert len(sets["tune"]) == len(sets["gate"]) == PHOTOS // 2
-    np.testing.assert_allclose(np.linalg.norm(sets["tune"], axis=1), 1, atol=1e-4)
-    assert (sets["tune"] @ sets["gate"].T).max() < 0.99999
+    tuning, gate = sets["tune"].vectors, sets["gate"].vectors
+    assert np.array_equal(gate, again.vectors)
+    assert len(tuning) == len(gate) == PHOTOS // 2
+    assert len({*sets["tune"].faces.tolist(), *sets["gate"].faces.tolist()}) == PHOTOS
+    np.testing.assert_allclose(np.linalg.norm(tuning, axis=1), 1, atol=1e-4)
+    assert (tuning @ gate.T).max() < 0.99999
     assert opened.index.ntotal == PHOTOS
 
 
@@ -223,14 +227,42 @@ def test_a_little_change_is_applied_to_a_copy_of_the_index_and_the_manifest_says
     assert record.why.startswith(
         f"{before.index.why}; updated: a copy of version 1's index, 3 faces added and 2 removed; 5.2% of the 96"
     )
+    assert "truth.parquet" in manifest.files
     assert manifest.metrics is not None
     assert manifest.metrics["recall_at_10"] >= 0.95
     assert "updated" in read_file(storage, read_version(storage), "report.html").decode()
     assert verify_store(copy.store).problems == []
     forget_now(Wish("photo", str(changed / "7.png")), store=copy.store)
+    assert "truth.parquet" not in read_version(storage).manifest.files  # queries were made of crops
     after = read_version(storage).manifest.index
-    assert (after.change, after.trained, after.why) == ("rebuilt", None, before.index.why)
+    assert (after.change, after.why) == ("rebuilt", before.index.why)
+    assert after.trained is not None
+    assert (after.trained.faces, after.trained.changed) == (PHOTOS, 0)
     assert verify_store(copy.store).problems == []
+
+
+def test_neighbours_of_unchanged_queries_are_carried_on_and_not_searched_again(
+    copy: Any, changed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("searched anew")
+
+    monkeypatch.setattr("tasks.steps.held_out_truth._ADDED_SINCE", 0.5)
+    with monkeypatch.context() as patch:
+        for name in ("tasks.steps.update_index.searched", "tasks.steps.check_version.searched"):
+            patch.setattr(name, never)
+        patch.setattr("tasks.steps.check_version.held_out_queries", never)
+        patch.setattr("tasks.steps.write_index.held_out_queries", never)
+        manifest = build(copy, changed, AskedBudget())
+    assert manifest.index.change == "updated"
+    storage = open_store(copy.store)
+    version = read_version(storage)
+    table = from_parquet(read_file(storage, version, "faces.parquet"), VERSION_FACES, where="x")
+    faces = open_faces(storage, table, encoder=manifest.encoder.id, dimension=32, recorded=manifest)
+    held = read_truth(read_file(storage, version, "truth.parquet"), dimension=32, where="x")
+    assert 40 <= len(held["gate"].faces) < PHOTOS // 2 + 1
+    anew = searched("gate", HeldOutQueries(held["gate"].faces, held["gate"].near[1.0].queries), faces)
+    assert np.array_equal(anew.near[1.0].ids[:, :90], held["gate"].near[1.0].ids[:, :90])
 
 
 def test_who_was_removed_is_not_answered_by_a_changed_index(copy: Any, changed: Path) -> None:
@@ -253,7 +285,8 @@ def test_changes_add_up_until_the_index_is_trained_anew(
     assert build(copy, changed, AskedBudget()).index.change == "updated"
     paint(changed / "late.png", 900)
     manifest = build(copy, changed, AskedBudget())
-    assert (manifest.index.change, manifest.index.trained) == ("rebuilt", None)
+    assert manifest.index.trained is not None
+    assert (manifest.index.change, manifest.index.trained.changed) == ("rebuilt", 0)
     assert manifest.index.why.endswith("made anew: 6 faces have come or gone since it was trained on 96, more than 6%")
 
 
