@@ -366,7 +366,7 @@ WATCH_JUMPS = """() => { window.jumps = 0; new PerformanceObserver((list) => lis
     .observe({type: 'layout-shift', buffered: true}); }"""
 
 
-@pytest.mark.parametrize("width", [1200])
+@pytest.mark.parametrize("width", [360, 1200])
 def test_nothing_jumps_where_matches_come_by_person(service: Any, gallery: Any, open_page: Any, width: int) -> None:
     page = open_page(f"{service.url}/#group=1", width=width)
     page.evaluate(WATCH_JUMPS)
