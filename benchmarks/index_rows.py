@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ENGINES", "main"]
+__all__ = ["ENGINES", "Job", "Made", "main"]
 
 Array = npt.NDArray[Any]
 Ask = Callable[[Array], Array]

@@ -164,7 +164,8 @@ def _revision() -> None:
     """A version is replaced where it stands, file by file."""
     from tasks.steps import forget_version  # noqa: PLC0415
 
-    def overwrite(storage: Storage, version: Any, manifest: Any, files: dict[str, bytes]) -> Any:
+    def overwrite(storage: Storage, version: Any, manifest: Any, built: Any, files: dict[str, bytes]) -> Any:
+        storage.adopt(version.path_of("index.faiss"), built.path)
         for name, data in files.items():
             storage.write(version.path_of(name), data)
         return manifest
@@ -177,12 +178,13 @@ def _opening() -> None:
     from store.index_file import load_index  # noqa: PLC0415
     from store.schemas import VERSION_FACES, from_parquet  # noqa: PLC0415
     from tasks.steps import open_version  # noqa: PLC0415
+    from tasks.steps.face_rows import FaceRows  # noqa: PLC0415
 
     def believe(storage: Storage, version: Any) -> Any:
         index = load_index(storage.read(version.path_of("index.faiss")), where="index.faiss")
         data = storage.read(version.path_of("faces.parquet"))
-        faces = from_parquet(data, VERSION_FACES, where="faces.parquet").to_pylist()
-        return open_version.OpenVersion(version=version, index=index, faces={row["face_id"]: row for row in faces})
+        faces = FaceRows(from_parquet(data, VERSION_FACES, where="faces.parquet"))
+        return open_version.OpenVersion(version=version, index=index, faces=faces)
 
     _replace(open_version, "_open_files", believe)
 
