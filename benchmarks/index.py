@@ -62,7 +62,8 @@ def main() -> None:
     print(json.dumps(describe_machine(), indent=1))
     print(_table(rows))
     if args.json:
-        print(json.dumps({"rows": rows, "machine": describe_machine()}))
+        named = [row | {"n": row["faces"], "index": row["built"]} for row in rows]
+        print(json.dumps({"machine": describe_machine(), "index": {"rows": named}}))
 
 
 def _make(args: argparse.Namespace, asked: dict[str, Any], engines: list[str]) -> list[dict[str, Any]]:

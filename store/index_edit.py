@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from store.errors import ArtifactError
 from store.index_pack import unpack_codes
-from store.index_search import Parts, parts_of
+from store.index_search import parts_of
 from store.index_stream import CodedFaces, Spool, WrittenIndex
 from store.index_train import check_vectors
 from store.index_trial import open_mapped
@@ -91,7 +91,7 @@ def emptied(index: Any) -> Any:
         index: as opened, mapped or not.
     """
     parts = parts_of(index)
-    inner = _inner(parts)
+    inner = parts.inner
     if parts.lists is not None:
         nothing = faiss.ArrayInvertedLists(inner.nlist, inner.code_size)
         nothing.this.disown()
@@ -134,15 +134,10 @@ def misfit_of(index: Any, vectors_ND: Floats) -> float | None:
         nearest = parts.lists.quantizer.search(turned_SE, 1)[1][:, 0]
         off_SE = turned_SE - parts.lists.quantizer.reconstruct_batch(nearest)
         return float(np.mean(np.sum(off_SE * off_SE, axis=1)))
-    codes = _inner(parts).pq
+    codes = parts.inner.pq
     said_SE = codes.decode(codes.compute_codes(parts.turn.apply(some_SD)))
     off_SD = some_SD - parts.turn.reverse_transform(said_SE)
     return float(np.mean(np.sum(off_SD * off_SD, axis=1)))
-
-
-def _inner(parts: Parts) -> Any:
-    """What holds the codes that candidates come from."""
-    return parts.base if parts.turn is None else faiss.downcast_index(parts.base.index)
 
 
 def _coded_in(index: Any) -> Iterator[CodedFaces]:
@@ -154,7 +149,7 @@ def _coded_in(index: Any) -> Iterator[CodedFaces]:
         return
     for start in range(0, total, _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, total))
-        codes = _unpacked(_inner(parts), rows) if parts.blind else _by_row(_inner(parts), total)[rows]
+        codes = _unpacked(parts.inner, rows) if parts.blind else _by_row(parts.inner, total)[rows]
         yield CodedFaces(rows, np.zeros(len(rows), np.int64), codes, finer_NF[rows])
 
 

@@ -103,6 +103,7 @@ class Parts:
         whole: what is searched.
         finer: the codes by which the candidates are compared again, by row; None where there are none.
         base: what candidates come from: `whole`, where nothing is compared again.
+        inner: what holds the codes by which candidates are found: the base behind its turn.
         turn: what vectors are turned by before they are looked for in the base; None where they are not.
         lists: the lists, of an index of lists.
         graph: the graph, of an index that is one.
@@ -112,6 +113,7 @@ class Parts:
     whole: Any
     finer: Any | None
     base: Any
+    inner: Any
     turn: Any | None
     lists: Any | None
     graph: Any | None
@@ -129,6 +131,7 @@ def parts_of(index: Any) -> Parts:
         whole=whole,
         finer=faiss.downcast_index(whole.refine_index) if refined else None,
         base=base,
+        inner=inner,
         turn=faiss.downcast_VectorTransform(base.chain.at(0)) if turned else None,
         lists=inner if isinstance(inner, faiss.IndexIVF) else None,
         graph=inner if isinstance(inner, faiss.IndexHNSW) else None,

@@ -25,7 +25,7 @@ from store.index_pack import pack_codes
 from store.index_search import Parts, parts_of
 from store.index_train import check_vectors
 
-__all__ = ["CodedFaces", "Spool", "WrittenIndex", "code_faces", "save_index"]
+__all__ = ["CodedFaces", "Spool", "WrittenIndex", "code_faces"]
 
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -59,14 +59,6 @@ class CodedFaces:
     finer: Bytes
 
 
-def save_index(index: Any, path: Path) -> WrittenIndex:
-    """Write an index that is in memory, flushed."""
-    faiss.write_index(index, str(path))
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return WrittenIndex(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
-
-
 def code_faces(trained: Any, rows_B: Ints, vectors_BD: npt.NDArray[np.float32]) -> CodedFaces:
     """The codes of some faces.
 
@@ -89,7 +81,7 @@ def code_faces(trained: Any, rows_B: Ints, vectors_BD: npt.NDArray[np.float32]) 
         lists_B = np.ascontiguousarray(parts.lists.quantizer.assign(turned_BE, 1).reshape(-1))
         parts.lists.encode_vectors(len(rows_B), given, faiss.swig_ptr(lists_B), out, False)
     elif parts.blind:
-        _inner(parts).compute_codes(out, len(rows_B), given)
+        parts.inner.compute_codes(out, len(rows_B), given)
     else:
         codes_BC = turned_BE.view(np.uint8)
     return CodedFaces(rows_B, lists_B, codes_BC, finer_BF)
@@ -178,8 +170,8 @@ class Spool:
             sizes = sum((np.diff(o) for o in self._of_lists), np.zeros(self._lists, np.int64))
             yield from _lists_section(int(parts.lists.code_size), sizes, self._stretch_of_lists)
         elif parts.blind:
-            packed = (pack_codes(codes, subquantizers=int(_inner(parts).M)) for codes in self._stretches(self._codes))
-            size = -(-total // _SCAN_ROWS) * _SCAN_ROWS * (-(-int(_inner(parts).M) // 2))
+            packed = (pack_codes(codes, subquantizers=int(parts.inner.M)) for codes in self._stretches(self._codes))
+            size = -(-total // _SCAN_ROWS) * _SCAN_ROWS * (-(-int(parts.inner.M) // 2))
             yield from chain([struct.pack("<q", size)], (block.tobytes() for block in packed))
         else:
             rows = (codes.tobytes() for codes in self._stretches(self._codes))
@@ -257,15 +249,8 @@ def _parts(trained: Any) -> Parts:
     return parts_of(_Holder(trained))
 
 
-def _inner(parts: Parts) -> Any:
-    """What keeps the codes by which candidates are found."""
-    if parts.lists is not None:
-        return parts.lists
-    return faiss.downcast_index(parts.base.index) if parts.turn is not None else parts.base
-
-
 def _code_size(parts: Parts) -> int:
-    inner = _inner(parts)
+    inner = parts.inner
     return int(inner.pq.code_size) if parts.blind else int(inner.code_size)
 
 
@@ -274,7 +259,7 @@ def _template(trained: Any, faces: int) -> tuple[bytes, bytes, bytes]:
     copy = faiss.clone_index(trained)
     index = faiss.IndexIDMap(copy)
     parts = parts_of(index)
-    inner = _inner(parts)
+    inner = parts.inner
     for one in (index, copy, parts.base, inner, *([parts.finer] if parts.finer is not None else [])):
         one.ntotal = faces
     if parts.blind:

@@ -13,7 +13,10 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["LocalFiles"]
+__all__ = ["STAGING", "LocalFiles"]
+
+STAGING = "runs/staging"
+"""Where files lie on their way to their place; what lies there for a day belongs to a process that died."""
 
 _SEALS = ("manifest.json", "card.json", "checkpoint.json")
 _NO_LINKS = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP)
@@ -162,7 +165,7 @@ class LocalFiles:
     @contextlib.contextmanager
     def _staging(self) -> Iterator[Path]:
         """A path under runs/staging for one file, which is gone afterwards."""
-        staged = self.path_of(f"runs/staging/{uuid.uuid4().hex}")
+        staged = self.path_of(f"{STAGING}/{uuid.uuid4().hex}")
         self._make_folder(staged.parent)
         try:
             yield staged

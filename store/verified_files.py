@@ -17,7 +17,10 @@ from pathlib import Path
 from store.errors import ArtifactError, StoreError
 from store.storage import Storage
 
-__all__ = ["cache_folder", "is_noted", "note", "purge_files", "verified_file"]
+__all__ = ["MAKING", "cache_folder", "is_noted", "note", "purge_files", "verified_file"]
+
+MAKING = "making-"
+"""Folders of the cache in which large files are made begin so."""
 
 _UNUSED_DAYS = 30
 _MOST_FILES = 8
@@ -151,6 +154,9 @@ def _sweep(*, keep: str) -> None:
         for part in (cache_folder() / "files").glob(".coming-*"):
             if now - part.stat().st_mtime > _DAY_S:
                 part.unlink(missing_ok=True)
+        for room in cache_folder().glob(f"{MAKING}*"):
+            if now - room.stat().st_mtime > _DAY_S:
+                shutil.rmtree(room)
 
 
 def _entries(folder: Path) -> Iterator[Path]:

@@ -13,6 +13,7 @@ from typing import Any
 from store.errors import ManifestError, VersionError
 from store.layout import embeddings_path, faces_path, open_store, photos_path, version_folder
 from store.leases import VACUUM, hold_lease, live_leases, storage_now_s
+from store.local_files import STAGING
 from store.removal import Removal, add_removal, end_removal, read_removal, shard_of_path, spare
 from store.storage import Storage
 from store.verified_files import purge_files
@@ -92,6 +93,7 @@ def vacuum_store(store: str, *, keep: int = 3, older_than_days: float = 0.0, dry
             add_removal(storage, wanted)
         done = _carry_out(storage)
         _sweep_abandoned(storage)
+        _sweep_staging(storage)
         storage.abort_leftover_uploads(older_than=_UPLOAD)
         return done
 
@@ -228,3 +230,12 @@ def _sweep_abandoned(storage: Storage) -> None:
         if claimed is not None and now - claimed >= ABANDONED_S and not storage.exists(f"{folder}/{MANIFEST}"):
             for name in _OF_A_PUBLISH:
                 storage.remove(f"{folder}/{name}")
+
+
+def _sweep_staging(storage: Storage) -> None:
+    """Remove what a process that died a day ago or more left on its way into the store: files, and rooms of indexes being made."""
+    now = storage_now_s(storage)
+    for name in storage.names(STAGING):
+        written = storage.modified_s(f"{STAGING}/{name}")
+        if written is not None and now - written >= ABANDONED_S:
+            storage.remove(f"{STAGING}/{name}")

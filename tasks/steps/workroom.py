@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from store.local_files import STAGING
 from store.storage import Storage
-from store.verified_files import cache_folder
+from store.verified_files import MAKING, cache_folder
 
 __all__ = ["workroom"]
 
@@ -17,12 +18,13 @@ __all__ = ["workroom"]
 def workroom(storage: Storage) -> Iterator[Path]:
     """An empty folder that is gone afterwards: a store's own where it lies on this machine, so that files need not be copied.
 
-    Else it is in LOOKALIKE_CACHE. What a killed process leaves in a store is under runs/staging, where a vacuum finds it.
+    Else it is in LOOKALIKE_CACHE. What a killed process leaves is swept after a day: in a store by a vacuum, in the cache when a file in it
+    is opened.
     """
-    own = storage.local_path(f"runs/staging/{uuid.uuid4().hex}")
+    own = storage.local_path(f"{STAGING}/{uuid.uuid4().hex}")
     if own is None:
         cache_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="making-") as made:
+        with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=MAKING) as made:
             yield Path(made)
         return
     own.mkdir(parents=True)

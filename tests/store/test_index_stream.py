@@ -12,7 +12,7 @@ from store.fingerprints import sha256_hex
 from store.index_choice import KINDS
 from store.index_file import load_index
 from store.index_search import SearchSettings, search
-from store.index_stream import Spool, save_index
+from store.index_stream import Spool, WrittenIndex
 from store.index_train import train_index
 
 Vectors = npt.NDArray[np.float32]
@@ -37,6 +37,12 @@ def in_memory(empty: Any, vectors: Vectors) -> Any:
     return index
 
 
+def saved(index: Any, path: Path) -> WrittenIndex:
+    faiss.write_index(index, str(path))
+    data = path.read_bytes()
+    return WrittenIndex(len(data), sha256_hex(data))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("faces", [N, 7])
 def test_a_file_merged_from_blocks_is_what_faiss_writes_of_one_filled_in_memory(
@@ -51,7 +57,7 @@ def test_a_file_merged_from_blocks_is_what_faiss_writes_of_one_filled_in_memory(
     assert [path.name for path in tmp_path.iterdir()] == ["index.faiss"]
     data = (tmp_path / "index.faiss").read_bytes()
     assert (written.bytes, written.sha256) == (len(data), sha256_hex(data))
-    assert save_index(in_memory(empty, vectors), tmp_path / "same").bytes == len(data)
+    assert saved(in_memory(empty, vectors), tmp_path / "same").bytes == len(data)
     wanted = (tmp_path / "same").read_bytes()
     if "Refine" not in KINDS[kind](N, D, LISTS).key:
         assert data == wanted
@@ -69,7 +75,7 @@ def test_one_block_turned_as_a_whole_gives_the_very_bytes(kind: str, tmp_path: P
     with Spool(empty, IDS, tmp_path) as spool:
         spool.add(np.arange(N), vectors)
         written = spool.write(tmp_path / "index.faiss")
-    assert written == save_index(in_memory(empty, vectors), tmp_path / "same")
+    assert written == saved(in_memory(empty, vectors), tmp_path / "same")
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0])

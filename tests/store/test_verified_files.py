@@ -181,8 +181,13 @@ def test_files_that_nobody_uses_go_and_so_do_all_but_the_last_eight(remote: Stor
     (files / ".coming-dead").write_bytes(b"half")
     os.utime(files / ".coming-dead", (now - 2 * 86_400,) * 2)
     (files / ".coming-alive").write_bytes(b"half")
+    for name, age_s in (("making-dead", 2 * 86_400), ("making-alive", 60)):
+        (cache_folder() / name).mkdir()
+        (cache_folder() / name / "codes").write_bytes(b"half an index")
+        os.utime(cache_folder() / name, (now - age_s,) * 2)
     (files / SHA256).unlink()
     opened(remote)
+    assert [p.name for p in cache_folder().glob("making-*")] == ["making-alive"]
     assert {p.name for p in files.iterdir()} == {SHA256, ".coming-alive", *names[:7]}
     assert not (checked / ("f" * 64)).exists()
 

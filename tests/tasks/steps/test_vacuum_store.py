@@ -20,6 +20,7 @@ from tasks.steps import vacuum_store as step
 from tasks.steps.open_version import open_version
 from tasks.steps.vacuum_store import vacuum_store
 from tasks.steps.verify_store import verify_store
+from tasks.steps.workroom import workroom
 
 
 @pytest.fixture(scope="module")
@@ -305,3 +306,20 @@ def test_on_s3_old_versions_go_too(storage: Storage, s3: str) -> None:
     assert problems(remote) == []
     assert remote.names("versions/000001") == ["claim"]
     assert open_version(remote)[0].version.number == 4
+
+
+def test_what_dead_processes_left_on_its_way_goes_after_a_day_and_what_is_under_way_stays(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging = Path(storage.uri) / "runs/staging"
+    with monkeypatch.context() as patch, workroom(storage) as room:
+        patch.setattr("tasks.steps.workroom.shutil.rmtree", lambda *_, **__: None)  # as if it were killed
+        (room / "codes").write_bytes(b"half an index")
+    (staging / "dead").write_bytes(b"half a table")
+    (staging / "alive").write_bytes(b"half a table")
+    for path in (room, staging / "dead"):
+        os.utime(path, (path.stat().st_mtime - 2 * 86_400,) * 2)
+    vacuum_store(storage.uri, dry_run=True)
+    assert room.exists()
+    vacuum_store(storage.uri)
+    assert [path.name for path in staging.iterdir()] == ["alive"]
