@@ -21,13 +21,13 @@ from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
 from store.storage import Storage
 from store.verified_files import verified_file
 from store.versions import read_manifest
+from tasks.steps.build_anew import built_anew, with_index
 from tasks.steps.calibrate_version import calibrate_version
 from tasks.steps.choose_index import INDEX_FILE
 from tasks.steps.face_blocks import FaceBlocks
 from tasks.steps.held_out_queries import HeldOutQueries, held_out_queries
 from tasks.steps.held_out_truth import TRUTH_FILE, HeldOut, read_truth, searched, truth_parquet
 from tasks.steps.prove_index import pass_gate, prove_approximate, prove_exact
-from tasks.steps.rebuild_index import built_anew, with_index
 from tasks.steps.report import write_report
 from tasks.steps.stored_faces import open_faces
 from tasks.steps.workroom import workroom

@@ -3,6 +3,7 @@
 import importlib.metadata
 import uuid
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ from store.refs import ArtifactRef
 from store.schemas import FACES, PHOTOS, PLAN, STATUSES, VERSION_FACES, VERSION_PHOTOS, from_parquet, to_parquet
 from store.storage import Storage
 from store.versions import PublishedVersion, read_version
+from tasks.steps.build_anew import built_anew
 from tasks.steps.choose_index import INDEX_FILE, BuiltIndex
 from tasks.steps.contract import Contract
 from tasks.steps.held_out_queries import HeldOutQueries, held_out_queries
 from tasks.steps.held_out_truth import TRUTH_FILE, HeldOut, truth_parquet
 from tasks.steps.plan_build import BuildPlan
-from tasks.steps.rebuild_index import built_anew
 from tasks.steps.resolve_encoder import EncoderRef
 from tasks.steps.stored_faces import open_faces
 from tasks.steps.update_index import NextVersion, update_index
@@ -75,6 +76,7 @@ def write_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: Enc
         recorded=before.manifest if same_encoder else None,
     )
 
+    @cache  # a changed copy that will not do has asked for them before
     def queries() -> HeldOutQueries:
         return held_out_queries(storage, faces, contract=contract.id, encoder=encoder.id, purpose="tune")
 

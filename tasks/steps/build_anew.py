@@ -1,6 +1,7 @@
-"""Make a draft's index anew, where its changed copy of the index before did not pass the gate."""
+"""Make an index anew, with the queries that it was tuned with, and put it into a draft's manifest."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from store.index_choice import IndexBudget
@@ -26,14 +27,9 @@ def built_anew(
         why: it is made anew, as a clause; empty where it follows none.
         folder: of this machine, where it is made.
     """
-    drawn: list[HeldOutQueries] = []
-
-    def draw() -> HeldOutQueries:
-        drawn.append(queries())
-        return drawn[0]
-
-    built = build_chosen(faces, budget=budget, queries=lambda: draw().vectors, folder=folder)
-    held = () if built.near is None else (HeldOut("tune", drawn[0].faces, {1.0: built.near}),)
+    drawn = cache(queries)
+    built = build_chosen(faces, budget=budget, queries=lambda: drawn().vectors, folder=folder)
+    held = () if built.near is None else (HeldOut("tune", drawn().faces, {1.0: built.near}),)
     return made_anew(built, why), held
 
 
