@@ -16,7 +16,9 @@ __all__ = ["latency_svg", "recall_svg"]
 _WIDTH, _HEIGHT = 430, 290
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 22, 14, 40
 _KEYS = 200  # from the right, where settings would be slow and wrong: the emptiest corner
-_STYLES = (("var(--mark)", ""), ("var(--same)", "7 3"), ("var(--ink)", "2 3"), ("var(--soft)", "9 3 2 3"))
+_STYLES = (
+    ("var(--mark)", ""), ("var(--same)", "7 3"), ("var(--ink)", "2 3"), ("var(--soft)", "9 3 2 3"), ("var(--more)", "1 4"),
+)  # fmt: skip
 _LEAST_RANGE = 0.1  # of recall, so that points near one another are told apart and noise is not blown up
 
 Curve = tuple[str, list[list[tuple[float, float]]]]  # a name, and stretches of points that are joined
