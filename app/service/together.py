@@ -1,4 +1,4 @@
-"""What several queries want of the nets, done in one go: a full batch takes half of the processor's time of one by one.
+"""What several queries want of the nets, done in one go.
 
 Nobody waits so that a batch may become full: what is waiting when a thread becomes free is taken together.
 """
