@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.errors import ArtifactError
-from store.index_choice import Candidate
+from store.index_choice import Candidate, scanned_axes
 
 __all__ = ["check_vectors", "make_index", "sample_size", "train_index"]
 
@@ -81,8 +81,9 @@ def _empty(candidate: Candidate, dimension: int) -> Any:
     if candidate.kind == "exact":
         return faiss.IndexFlatIP(dimension)
     if candidate.kind == "scan":
-        short = faiss.PCAMatrix(dimension, dimension // 2)
-        codes = faiss.IndexPQFastScan(dimension // 2, dimension // 4, 4, faiss.METRIC_INNER_PRODUCT)
+        axes = scanned_axes(dimension)
+        short = faiss.PCAMatrix(dimension, axes)
+        codes = faiss.IndexPQFastScan(axes, axes // 2, 4, faiss.METRIC_INNER_PRODUCT)
         return _refined(short, codes, dimension)
     if candidate.kind == "lists-rabitq":
         turn = faiss.RandomRotationMatrix(dimension, dimension)

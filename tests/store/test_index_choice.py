@@ -47,7 +47,7 @@ def test_a_small_gallery_stays_exact_and_says_why() -> None:
 def test_a_million_faces_get_something_else_and_it_says_why() -> None:
     choice = choose_index(1_000_000, 512, IndexBudget())
     assert [c.kind for c in choice.candidates] == ["scan", "lists-sq8", "lists-rabitq", "lists"]
-    assert choice.candidates[0].key == "PCA256,PQ128x4fs,Refine(SQ8)"
+    assert choice.candidates[0].key == "PCA192,PQ96x4fs,Refine(SQ8)"
     assert choice.exact is not None  # it would fit: should nothing else be right enough, it is taken
     assert choice.why == (
         "approximate search: exact search among 1,000,000 faces of 512 dimensions takes about 184 ms a query, more than 20 ms"
@@ -64,12 +64,12 @@ def test_kinds_that_do_not_fit_are_refused_with_their_figures() -> None:
 
 def test_a_memory_that_nothing_fits_into_is_refused_with_the_nearest_that_would() -> None:
     wanted = (
-        r"no index of 1,000,000 faces of 512 dimensions fits into 16 MiB: the smallest, PCA256,PQ128x4fs,Refine\(SQ8\), "
-        r"holds 69.2 MiB; give --memory 70M or more"
+        r"no index of 1,000,000 faces of 512 dimensions fits into 16 MiB: the smallest, PCA192,PQ96x4fs,Refine\(SQ8\), "
+        r"holds 53.8 MiB; give --memory 54M or more"
     )
     with pytest.raises(VersionError, match=wanted):
         choose_index(1_000_000, 512, IndexBudget(memory_bytes=memory_of("16M")))
-    assert first(1_000_000, memory_bytes=memory_of("70M")) == "scan"
+    assert first(1_000_000, memory_bytes=memory_of("54M")) == "scan"
 
 
 def test_too_few_faces_to_train_on_are_not_promised_codes_by_the_refusal() -> None:
