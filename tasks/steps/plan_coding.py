@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from models.exact_search import NearestFaces
 from store.coded_faces import read_coded
 from store.errors import ArtifactError
 from store.fingerprints import sha256_hex, short_hash
 from store.index_choice import IndexBudget
-from store.index_stream import CodedFaces, Spool, code_sizes
+from store.index_stream import Spool, code_sizes
 from store.layout import coding_folder
 from store.manifest import FileRecord
 from store.refs import ArtifactRef
@@ -105,31 +104,36 @@ def merge_coded(
         ArtifactError: a block is missing, or not what its worker wrote; the message names the file.
     """
     trained = read_trained(read_kept(storage, plan.coder.trained), where=plan.coder.trained.uri)
+    code_bytes, finer_bytes = code_sizes(trained)
     asked = _held(storage, plan.coder.asked, plan.coder)
     near = asked.near[1.0]
     with Spool(trained, ids_N, folder) as spool:
         for block in coded:
-            codes, found = _read(storage, plan, block, code_sizes(trained))
+            try:
+                data = read_kept(storage, block.codes)
+                codes = read_coded(data, code_bytes=code_bytes, finer_bytes=finer_bytes, where=block.codes.uri)
+                near = near.merged(_held(storage, block.near, plan.coder).near[1.0])
+            except ArtifactError as error:
+                raise _refused(storage, plan, coded, error) from error
             spool.append(codes)
-            near = near.merged(found)
         written = spool.write(folder / INDEX_FILE)
     built = tuned(plan.chosen, written, near, faces=len(ids_N), budget=budget, folder=folder)
     return made_anew(built, plan.why), HeldOut("tune", asked.faces, {1.0: near})
 
 
-def _read(
-    storage: Storage, plan: CodingPlan, block: CodedBlock, sizes: tuple[int, int]
-) -> tuple[CodedFaces, NearestFaces]:
-    """What a worker coded; where it does not read back, it is not taken for coded any more."""
-    try:
-        data = read_kept(storage, block.codes)
-        codes = read_coded(data, code_bytes=sizes[0], finer_bytes=sizes[1], where=block.codes.uri)
-        return codes, _held(storage, block.near, plan.coder).near[1.0]
-    except ArtifactError as error:
-        storage.remove(f"{plan.coder.folder}/{commit_name(block.block)}")
-        raise ArtifactError(
-            f"a coded block of faces does not read back: {error}; run the same command again, and it is coded anew"
-        ) from error
+def _refused(storage: Storage, plan: CodingPlan, coded: Sequence[CodedBlock], first: ArtifactError) -> ArtifactError:
+    """What is said of blocks that do not read back; they are not taken for coded any more."""
+    broken = 0
+    for block in coded:
+        try:
+            read_kept(storage, block.codes)
+            read_kept(storage, block.near)
+        except ArtifactError:
+            storage.remove(f"{plan.coder.folder}/{commit_name(block.block)}")
+            broken += 1
+    return ArtifactError(
+        f"{first}; of {len(coded)} coded blocks of faces {broken} cannot be read back: run the same command again, which codes them anew"
+    )
 
 
 def _held(storage: Storage, ref: ArtifactRef, coder: Coder) -> HeldOut:
