@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.errors import ArtifactError
+from store.index_scan import pays, scan_allowed
 
 __all__ = [
     "NOBODY",
@@ -205,12 +206,11 @@ def search(
     if wanted <= 0:  # FAISS refuses to look for nothing
         return np.zeros((len(queries_QD), 0), np.float32), np.zeros((len(queries_QD), 0), np.int64)
     queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
-    selector = None if chosen is None else faiss.IDSelectorBitmap(chosen.bits)
     asked = min(wanted + 1, there)
-    cosines, rows = _ask(index, queries_QD, asked, settings or SearchSettings(), selector, there)
+    cosines, rows = _ask(index, queries_QD, asked, settings or SearchSettings(), chosen)
     while asked < there and np.any((cosines[:, -1] == cosines[:, wanted - 1]) & (rows[:, -1] >= 0)):
         asked = min(2 * asked, there)  # a tie goes on behind the last place
-        cosines, rows = _ask(index, queries_QD, asked, settings or SearchSettings(), selector, there)
+        cosines, rows = _ask(index, queries_QD, asked, settings or SearchSettings(), chosen)
     found = rows >= 0
     ids = np.where(found, _ids(index)[np.maximum(rows, 0)], NOBODY)
     cosines = np.where(found, cosines, np.float32(-np.inf))
@@ -226,10 +226,15 @@ def _ids(index: Any) -> npt.NDArray[np.int64]:
 
 
 def _ask(
-    index: Any, queries_QD: npt.NDArray[np.float32], k: int, settings: SearchSettings, selector: Any, there: int
+    index: Any, queries_QD: npt.NDArray[np.float32], k: int, settings: SearchSettings, allowed: Allowed | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Cosines and row numbers of the k nearest, -1 where fewer were found."""
     parts, total = parts_of(index), int(index.ntotal)
+    there = total if allowed is None else allowed.count
+    if allowed is not None and parts.blind and parts.finer is not None and there > _FEW and pays(there, total):
+        compared = math.ceil(_compared_again(settings, k) * k)
+        return scan_allowed(parts.base, parts.finer, queries_QD, k=k, compared=compared, bits=allowed.bits, there=there)
+    selector = None if allowed is None else faiss.IDSelectorBitmap(allowed.bits)
     few = selector is not None and (parts.blind or there <= _few(parts, settings, total))
     whole, exact = parts.whole, None if selector is None else faiss.SearchParameters(sel=selector)
     if few and parts.finer is not None:  # the finer codes of all that are allowed
@@ -275,6 +280,10 @@ def _list_parameters(parts: Parts, settings: SearchSettings, selector: Any, *, k
 
 
 def _refining(settings: SearchSettings, k: int, base: Any) -> Any:
-    """For an index with finer codes; who asks for one face has as many candidates compared again as who asks for ten."""
-    factor = float(settings.refine or 1) * max(1.0, _TUNED_FOR / k)
-    return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=base)
+    """For an index with finer codes."""
+    return faiss.IndexRefineSearchParameters(k_factor=_compared_again(settings, k), base_index_params=base)
+
+
+def _compared_again(settings: SearchSettings, k: int) -> float:
+    """Candidates, as a multiple of k; who asks for one face has as many compared again as who asks for ten."""
+    return float(settings.refine or 1) * max(1.0, _TUNED_FOR / k)
