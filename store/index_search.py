@@ -6,7 +6,7 @@ dimensions, K answers a query, N faces.
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.errors import ArtifactError
+from store.index_scan import pays, scan_allowed
 
 __all__ = [
     "NOBODY",
@@ -22,8 +23,10 @@ __all__ = [
     "Parts",
     "SearchSettings",
     "allow",
+    "allow_rows",
     "index_size",
     "indexed_ids",
+    "leave_out",
     "one_core",
     "parts_of",
     "search",
@@ -62,7 +65,7 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class Allowed:
-    """The faces of one index that may be answered with; made by `allow`, good for any number of searches of that index.
+    """The faces of one index that may be answered with; made by `allow` and its like, good for any number of searches of that index.
 
     Attributes:
         bits: uint8, a bit a row, lowest first.
@@ -151,11 +154,42 @@ def allow(
     """
     ids_N = _ids(index)
     mask_N = np.full(len(ids_N), face_ids is None, np.bool_)
-    order = None if np.all(ids_N[1:] > ids_N[:-1]) else np.argsort(ids_N, kind="stable")
+    order = _order(ids_N)
     for chosen, found in ((face_ids, True), (without, False)):
         if chosen is not None and len(chosen) and len(ids_N):
             mask_N[_rows(ids_N, order, chosen)] = found
-    return Allowed(bits=np.packbits(mask_N, bitorder="little"), count=int(mask_N.sum()))
+    return _allowed(mask_N)
+
+
+def allow_rows(index: Any, passes_N: npt.NDArray[np.bool_]) -> Allowed:
+    """A filter that lets through whom a mask says, which goes by rising face id."""
+    ids_N = _ids(index)
+    if (order := _order(ids_N)) is None:
+        return _allowed(passes_N)
+    mask_N = np.zeros(len(ids_N), np.bool_)
+    mask_N[order] = passes_N
+    return _allowed(mask_N)
+
+
+def leave_out(index: Any, allowed: Allowed | None, face_ids: npt.NDArray[np.int64]) -> Allowed:
+    """A filter without some of those whom another lets through; None lets all through."""
+    if allowed is None:
+        return allow(index, without=face_ids)
+    ids_N = _ids(index)
+    rows = np.unique(_rows(ids_N, _order(ids_N), face_ids)) if len(ids_N) else np.zeros(0, np.int64)
+    bits, bit = allowed.bits.copy(), np.left_shift(1, rows & 7).astype(np.uint8)
+    there = int(np.count_nonzero(bits[rows >> 3] & bit))
+    np.bitwise_and.at(bits, rows >> 3, ~bit)
+    return Allowed(bits=bits, count=allowed.count - there)
+
+
+def _allowed(mask_N: npt.NDArray[np.bool_]) -> Allowed:
+    return Allowed(bits=np.packbits(mask_N, bitorder="little"), count=int(np.count_nonzero(mask_N)))
+
+
+def _order(ids_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+    """What sorts the ids; None where they ascend, as they do in every index that a build has written."""
+    return None if np.all(ids_N[1:] > ids_N[:-1]) else np.argsort(ids_N, kind="stable")
 
 
 def _rows(
@@ -205,12 +239,25 @@ def search(
     if wanted <= 0:  # FAISS refuses to look for nothing
         return np.zeros((len(queries_QD), 0), np.float32), np.zeros((len(queries_QD), 0), np.int64)
     queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
-    selector = None if chosen is None else faiss.IDSelectorBitmap(chosen.bits)
     asked = min(wanted + 1, there)
-    cosines, rows = _ask(index, queries_QD, asked, settings or SearchSettings(), selector, there)
+    with one_core() if len(queries_QD) == 1 else nullcontext():  # there is nothing to share
+        return _nearest(index, queries_QD, wanted, asked, settings or SearchSettings(), chosen)
+
+
+def _nearest(
+    index: Any,
+    queries_QD: npt.NDArray[np.float32],
+    wanted: int,
+    asked: int,
+    settings: SearchSettings,
+    chosen: Allowed | None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """As `search` gives them; so many are asked for at first, and more where a tie goes on behind the last place."""
+    there = int(index.ntotal) if chosen is None else chosen.count
+    cosines, rows = _ask(index, queries_QD, asked, settings, chosen)
     while asked < there and np.any((cosines[:, -1] == cosines[:, wanted - 1]) & (rows[:, -1] >= 0)):
-        asked = min(2 * asked, there)  # a tie goes on behind the last place
-        cosines, rows = _ask(index, queries_QD, asked, settings or SearchSettings(), selector, there)
+        asked = min(2 * asked, there)
+        cosines, rows = _ask(index, queries_QD, asked, settings, chosen)
     found = rows >= 0
     ids = np.where(found, _ids(index)[np.maximum(rows, 0)], NOBODY)
     cosines = np.where(found, cosines, np.float32(-np.inf))
@@ -226,10 +273,15 @@ def _ids(index: Any) -> npt.NDArray[np.int64]:
 
 
 def _ask(
-    index: Any, queries_QD: npt.NDArray[np.float32], k: int, settings: SearchSettings, selector: Any, there: int
+    index: Any, queries_QD: npt.NDArray[np.float32], k: int, settings: SearchSettings, allowed: Allowed | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Cosines and row numbers of the k nearest, -1 where fewer were found."""
     parts, total = parts_of(index), int(index.ntotal)
+    there = total if allowed is None else allowed.count
+    if allowed is not None and parts.blind and parts.finer is not None and there > _FEW and pays(there, total):
+        compared = math.ceil(_compared_again(settings, k) * k)
+        return scan_allowed(parts.base, parts.finer, queries_QD, k=k, compared=compared, bits=allowed.bits, there=there)
+    selector = None if allowed is None else faiss.IDSelectorBitmap(allowed.bits)
     few = selector is not None and (parts.blind or there <= _few(parts, settings, total))
     whole, exact = parts.whole, None if selector is None else faiss.SearchParameters(sel=selector)
     if few and parts.finer is not None:  # the finer codes of all that are allowed
@@ -275,6 +327,10 @@ def _list_parameters(parts: Parts, settings: SearchSettings, selector: Any, *, k
 
 
 def _refining(settings: SearchSettings, k: int, base: Any) -> Any:
-    """For an index with finer codes; who asks for one face has as many candidates compared again as who asks for ten."""
-    factor = float(settings.refine or 1) * max(1.0, _TUNED_FOR / k)
-    return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=base)
+    """For an index with finer codes."""
+    return faiss.IndexRefineSearchParameters(k_factor=_compared_again(settings, k), base_index_params=base)
+
+
+def _compared_again(settings: SearchSettings, k: int) -> float:
+    """Candidates, as a multiple of k; who asks for one face has as many compared again as who asks for ten."""
+    return float(settings.refine or 1) * max(1.0, _TUNED_FOR / k)

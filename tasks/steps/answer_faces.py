@@ -10,7 +10,7 @@ import numpy.typing as npt
 from models.encoder import Encoder
 from models.same_person import Calibration, grade
 from store.errors import ArtifactError, QueryError
-from store.index_search import index_size
+from store.index_search import Allowed, index_size
 from store.storage import Storage
 from store.versions import PublishedVersion
 from tasks.steps.answer import Answer, AskedFace, Match, Person
@@ -26,7 +26,6 @@ from tasks.steps.query_options import AS_USUAL, QueryOptions
 __all__ = ["answer_face", "answer_photo", "refuse_other_encoder"]
 
 Row = dict[str, Any]
-Ids = npt.NDArray[np.int64]
 
 
 def answer_photo(
@@ -59,8 +58,8 @@ def answer_photo(
     encoder = encoder or encoder_of(storage, opened.version.manifest.encoder.id, device=device)
     queries_QD = embed_asked([row for _, row in rows], encoder, size=asked.size)
     embedded = time.perf_counter()
-    allowed_A = allowed_faces(storage, opened.version, options, asked_sha256=asked.sha256)
-    found = _search(storage, opened, queries_QD, allowed_A, options)
+    allowed = allowed_faces(storage, opened, options, asked_sha256=asked.sha256)
+    found = _search(storage, opened, queries_QD, allowed, options)
     seconds = {"embed": embedded - started, "search": time.perf_counter() - embedded}
     return Answer(
         version=opened.version.number,
@@ -71,7 +70,7 @@ def answer_photo(
         faces=tuple(_face(row, number, matches) for (number, row), matches in zip(rows, found, strict=True)),
         revision=opened.version.manifest.revision,
         warnings=warnings,
-        searched=_searched(opened, allowed_A),
+        searched=_searched(opened, allowed),
         calibration=_summary(opened.version),
         seconds={name: round(s, 6) for name, s in (asked.seconds | seconds).items()},
     )
@@ -113,8 +112,8 @@ def answer_face(
             f"shard {known['shard']} does not hold face {face_id}, which version {opened.version.number} has in it"
         )
     vector_D, size = stored_vector(storage, manifest, known), stored_size(storage, manifest, known)
-    allowed_A = allowed_faces(storage, opened.version, options, asked_sha256=known["photo_sha256"])
-    (matches,) = _search(storage, opened, vector_D[None], allowed_A, options)
+    allowed = allowed_faces(storage, opened, options, asked_sha256=known["photo_sha256"])
+    (matches,) = _search(storage, opened, vector_D[None], allowed, options)
     return Answer(
         version=opened.version.number,
         image=known["uri"],
@@ -125,7 +124,7 @@ def answer_face(
         revision=manifest.revision,
         warnings=warnings,
         face_id=str(face_id),
-        searched=_searched(opened, allowed_A),
+        searched=_searched(opened, allowed),
         calibration=_summary(opened.version),
         seconds={"search": round(time.perf_counter() - started, 6)},
     )
@@ -161,24 +160,24 @@ def _search(
     storage: Storage,
     opened: OpenVersion,
     queries_QD: npt.NDArray[np.float32],
-    allowed_A: Ids | None,
+    allowed: Allowed | None,
     options: QueryOptions,
 ) -> list[tuple[Match, ...]]:
-    calibration, searched = calibration_of(opened.version.manifest), _searched(opened, allowed_A)
+    calibration, searched = calibration_of(opened.version.manifest), _searched(opened, allowed)
     found = choose_matches(
         storage,
         opened,
         queries_QD,
         options=options,
-        allowed_A=allowed_A,
+        allowed=allowed,
         calibration=calibration,
         searched=searched,
     )
     return [_matches(opened.faces, matches, calibration, searched) for matches in found]
 
 
-def _searched(opened: OpenVersion, allowed_A: Ids | None) -> int:
-    return index_size(opened.index)[0] if allowed_A is None else len(allowed_A)
+def _searched(opened: OpenVersion, allowed: Allowed | None) -> int:
+    return index_size(opened.index)[0] if allowed is None else allowed.count
 
 
 def _summary(version: PublishedVersion) -> dict[str, Any] | None:

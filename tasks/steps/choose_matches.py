@@ -12,6 +12,7 @@ from models.crop import Crop, decode_crop
 from models.same_person import Calibration
 from models.same_shot import SAME_SHOT, shot_signature
 from store.errors import QueryError
+from store.index_search import Allowed
 from store.shards import read_faces
 from store.storage import Storage
 from tasks.steps.live_filter import search_known
@@ -20,7 +21,6 @@ from tasks.steps.query_options import QueryOptions
 
 __all__ = ["Found", "choose_matches"]
 
-Ids = npt.NDArray[np.int64]
 Signature = npt.NDArray[np.float32]
 
 
@@ -39,7 +39,7 @@ def choose_matches(
     queries_QD: npt.NDArray[np.float32],
     *,
     options: QueryOptions,
-    allowed_A: Ids | None,
+    allowed: Allowed | None,
     calibration: Calibration | None,
     searched: int,
 ) -> list[list[Found]]:
@@ -50,7 +50,7 @@ def choose_matches(
         opened: the version.
         queries_QD: float32, (Q, D), unit length.
         options: how it is asked.
-        allowed_A: int64, (A,), faces to search among; None for all.
+        allowed: whom to search among; None for all.
         calibration: the version's, if it has one.
         searched: how many faces are searched.
 
@@ -62,7 +62,7 @@ def choose_matches(
     asked = options.k
     while True:
         found = search_known(
-            storage, opened.index, opened.faces, queries_QD, k=asked, settings=opened.settings, allowed_A=allowed_A
+            storage, opened.index, opened.faces, queries_QD, k=asked, settings=opened.settings, allowed=allowed
         )
         chosen = [_choose(one, opened.faces, least=least, options=options, shots=shots) for one in found]
         wanting = [

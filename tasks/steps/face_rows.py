@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -50,6 +51,17 @@ class FaceRows(Mapping[int, Row]):
     def __len__(self) -> int:
         """How many faces there are."""
         return len(self._ids_N)
+
+    @property
+    def table(self) -> pa.Table:
+        """VERSION_FACES by rising face id."""
+        return self._table
+
+    def of_photo(self, sha256: str) -> npt.NDArray[np.int64]:
+        """Ids of the faces in a photo with these bytes, int64, rising."""
+        at = pc.indices_nonzero(pc.equal(self._table["photo_sha256"], sha256)).to_numpy()
+        ids: npt.NDArray[np.int64] = self._ids_N[at]
+        return ids
 
     def labels(self) -> set[str]:
         """Everybody's name."""

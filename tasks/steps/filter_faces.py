@@ -1,10 +1,10 @@
-"""Which faces of a version a query searches: filters become face ids before anything is compared."""
+"""Which faces of a version a query searches: filters become a bit a face before anything is compared."""
 
 import difflib
 import json
+import threading
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,57 +13,68 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.errors import QueryError
-from store.layout import open_store
-from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
+from store.index_search import Allowed, allow_rows, leave_out
+from store.schemas import VERSION_PHOTOS, from_parquet
 from store.storage import Storage, normalise_uri
-from store.versions import PublishedVersion, read_file
+from store.versions import PublishedVersion, read_file, read_version
+from tasks.steps.open_version import OpenVersion
 from tasks.steps.query_options import AS_USUAL, QueryOptions
 
 __all__ = ["allowed_faces"]
 
-Ids = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 _DATES = ("date", "taken", "taken_at", "datetime")  # of a list's columns; the first that can be read counts
-_FACES = ["face_id", "photo_sha256", "uri", "label", "quality"]
 _PHOTOS = ["uri", "photo_sha256", "status", "source", "mtime_ns", "metadata"]
 _KEPT = 8
+_turn = threading.Lock()
 
 
 def allowed_faces(
-    storage: Storage, version: PublishedVersion, options: QueryOptions, *, asked_sha256: str | None = None
-) -> Ids | None:
-    """The ids of the faces that pass the filters, int64 ascending; None where all do.
+    storage: Storage, opened: OpenVersion, options: QueryOptions, *, asked_sha256: str | None = None
+) -> Allowed | None:
+    """The faces that pass the filters; None where all do.
 
     Args:
         storage: the store.
-        version: whose faces.
+        opened: the version whose faces they are.
         options: the filters.
         asked_sha256: of the photo asked with; its faces do not pass where `not_itself` says so.
 
     Raises:
         QueryError: nobody has such a label, or no photo is from such a source; the message names what comes near.
     """
-    without = asked_sha256 if options.not_itself else None
-    if options.filters == AS_USUAL.filters and without is None:
-        return None
-    return _allowed(storage.uri, version.number, version.manifest.revision, options.filters, without)
+    allowed = None
+    if options.filters != AS_USUAL.filters:
+        allowed = allow_rows(opened.index, _passing(storage, opened, options.filters))
+    if not options.not_itself or asked_sha256 is None:
+        return allowed
+    return leave_out(opened.index, allowed, opened.faces.of_photo(asked_sha256))
 
 
-@lru_cache(maxsize=_KEPT)
-def _allowed(store: str, number: int, revision: int, filters: tuple[Any, ...], without: str | None) -> Ids:
-    """By value, so that the same question asked again costs nothing; a version never changes within a revision."""
-    storage = open_store(store)
-    version = _version(storage, number, revision)
+def _passing(storage: Storage, opened: OpenVersion, filters: tuple[Any, ...]) -> Mask:
+    """By rising face id; the same filters asked again cost nothing, for what is opened is one revision of a version."""
+    with _turn:
+        passes = opened.passing.pop(filters, None)
+    if passes is None:
+        passes = _filtered(storage, opened, filters)
+    with _turn:
+        opened.passing[filters] = passes
+        while len(opened.passing) > _KEPT:
+            opened.passing.pop(next(iter(opened.passing)))
+    return passes
+
+
+def _filtered(storage: Storage, opened: OpenVersion, filters: tuple[Any, ...]) -> Mask:
     labels, sources, taken_from, taken_to, min_quality, not_photos = filters
-    faces = _table(storage, version, "faces.parquet", VERSION_FACES, _FACES)
+    faces, number = opened.faces.table, opened.version.number
     passes = np.ones(faces.num_rows, bool)
     if labels:
         passes &= _labelled(faces, labels, number=number)
     if min_quality > 0:
         passes &= _mask(pc.greater_equal(faces["quality"], min_quality))
     if sources or taken_from or taken_to or not_photos:
-        photos = _table(storage, version, "photos.parquet", VERSION_PHOTOS, _PHOTOS)
+        photos = _photos(storage, opened.version)
         kept = _mask(pc.is_in(photos["status"], value_set=pa.array(["indexed", "duplicate"])))
         if sources:
             kept &= _from_sources(photos, sources, number=number)
@@ -73,25 +84,19 @@ def _allowed(store: str, number: int, revision: int, filters: tuple[Any, ...], w
         if not_photos:
             named = pa.array([normalise_uri(uri) for uri in not_photos])
             passes &= ~_of_photos(faces, photos.filter(_mask(pc.is_in(photos["uri"], value_set=named))))
-    if without is not None:
-        passes &= ~_mask(pc.equal(faces["photo_sha256"], without))
-    ids: Ids = np.sort(faces["face_id"].to_numpy()[passes])
-    ids.setflags(write=False)
-    return ids
+    return passes
 
 
-def _version(storage: Storage, number: int, revision: int) -> PublishedVersion:
-    from store.versions import read_version  # noqa: PLC0415
+def _photos(storage: Storage, version: PublishedVersion) -> pa.Table:
+    """What the filters ask of each photo.
 
-    version = read_version(storage, number)
-    if version.manifest.revision != revision:
-        raise QueryError(f"version {number} was rewritten while it was asked: ask again")
-    return version
-
-
-def _table(storage: Storage, version: PublishedVersion, name: str, schema: pa.Schema, columns: list[str]) -> pa.Table:
-    where = f"version {version.number}'s {name}"
-    return from_parquet(read_file(storage, version, name), schema, where=where, columns=columns)
+    Raises:
+        QueryError: the version was rewritten since it was opened.
+    """
+    if read_version(storage, version.number).manifest.revision != version.manifest.revision:
+        raise QueryError(f"version {version.number} was rewritten while it was asked: ask again")
+    where = f"version {version.number}'s photos.parquet"
+    return from_parquet(read_file(storage, version, "photos.parquet"), VERSION_PHOTOS, where=where, columns=_PHOTOS)
 
 
 def _labelled(faces: pa.Table, labels: Sequence[str], *, number: int) -> Mask:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.forgotten import Forgotten, read_forgotten
-from store.index_search import NOBODY, SearchSettings, allow, search
+from store.index_search import NOBODY, Allowed, SearchSettings, leave_out, search
 from store.storage import Storage
 
 __all__ = ["FRESH_S", "live_forgotten", "search_known"]
@@ -44,7 +44,7 @@ def search_known(
     *,
     k: int,
     settings: SearchSettings | None = None,
-    allowed_A: npt.NDArray[np.int64] | None = None,
+    allowed: Allowed | None = None,
 ) -> list[list[tuple[int, float]]]:
     """The k most similar faces of each query that were not forgotten; where some were, others take their place.
 
@@ -58,15 +58,13 @@ def search_known(
         queries_QD: float32, (Q, D), unit length.
         k: how many.
         settings: of an approximate index, as its manifest names them.
-        allowed_A: face ids that may be answered with; None allows all.
+        allowed: who may be answered with; None allows all.
 
     Returns:
         Face id and cosine of each match, by falling cosine; fewer than k where no more are known.
     """
-    gone: set[int] = set()
-    chosen = None if allowed_A is None else allow(index, allowed_A)
     while True:
-        cosines, ids = search(index, queries_QD, k=k, settings=settings, allowed_A=chosen)
+        cosines, ids = search(index, queries_QD, k=k, settings=settings, allowed_A=allowed)
         forgotten = live_forgotten(storage)
         found = {i for i in np.unique(ids).tolist() if i != NOBODY and forgotten.has_face(faces[i])}
         if not found:
@@ -74,5 +72,4 @@ def search_known(
                 [(int(i), float(c)) for i, c in zip(ids[n], cosines[n], strict=True) if i != NOBODY]
                 for n in range(len(ids))
             ]
-        gone |= found
-        chosen = allow(index, allowed_A, without=np.fromiter(gone, np.int64, len(gone)))
+        allowed = leave_out(index, allowed, np.fromiter(found, np.int64, len(found)))

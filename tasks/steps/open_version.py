@@ -1,10 +1,11 @@
 """Open a version to be asked: whole, checked, and one version only, whatever is published, forgotten or removed meanwhile."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from store.errors import ArtifactError, ManifestError, VersionError
 from store.index_file import open_index
@@ -32,11 +33,13 @@ class OpenVersion:
         version: its number and manifest.
         index: mapped; it stays whole though its file is removed.
         faces: what a result shows, by face id.
+        passing: who passes the filters that were asked with last, for whoever asks so again.
     """
 
     version: PublishedVersion
     index: Any
     faces: FaceRows
+    passing: dict[tuple[Any, ...], npt.NDArray[np.bool_]] = field(default_factory=dict, compare=False)
 
     @property
     def settings(self) -> SearchSettings:

@@ -7,7 +7,7 @@ import pytest
 
 from store.errors import ArtifactError
 from store.index_file import build_exact_index, load_index
-from store.index_search import NOBODY, SearchSettings, allow, indexed_ids, search
+from store.index_search import NOBODY, SearchSettings, allow, allow_rows, indexed_ids, leave_out, search
 
 Vectors = npt.NDArray[np.float32]
 N, D, LISTS = 3_000, 24, 32
@@ -110,6 +110,22 @@ def test_a_filter_may_be_all_but_some_and_be_used_again() -> None:
     again = search(index, QUERIES, k=3, allowed_A=rest)[1]
     assert not set(again.ravel().tolist()) & set(first.ravel().tolist())
     np.testing.assert_array_equal(again, search(index, QUERIES, k=3, allowed_A=rest)[1])
+
+
+@pytest.mark.parametrize("ascend", [True, False])
+def test_a_mask_lets_through_whom_a_list_of_ids_lets_through_less_whom_is_left_out(ascend: bool) -> None:
+    ids = IDS if ascend else np.random.default_rng(5).permutation(IDS)
+    index = index_of("Flat", ids)
+    passes = np.random.default_rng(6).random(N) < 0.3
+    by_mask, by_ids = allow_rows(index, passes), allow(index, IDS[passes])
+    np.testing.assert_array_equal(by_mask.bits, by_ids.bits)
+    gone = np.array([*IDS[:20], 7, IDS[3]])  # some pass, some do not, one is unknown, one stands twice
+    less, wanted = leave_out(index, by_mask, gone), allow(index, IDS[passes], without=gone)
+    np.testing.assert_array_equal(less.bits, wanted.bits)
+    assert less.count == wanted.count == by_mask.count - passes[:20].sum()
+    assert by_mask.count == by_ids.count == passes.sum()
+    everybody = leave_out(index, None, gone)
+    assert everybody.count == N - 20
 
 
 def test_a_filter_finds_its_faces_in_an_index_whose_ids_do_not_ascend() -> None:
