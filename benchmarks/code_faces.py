@@ -34,17 +34,17 @@ from store.refs import ArtifactRef
 from store.schemas import embeddings_schema
 from store.shards import commit_embeddings
 from store.storage import Storage
-from store.trained_index import read_trained
-from tasks.steps.build_anew import TrainedAnew
+from store.trained_index import read_trained, trained_bytes
 from tasks.steps.children import children, run_in_child
-from tasks.steps.choose_index import ChosenKind, TrainedKind
-from tasks.steps.code_faces import CodedBlock, Coder, code_faces, read_kept
+from tasks.steps.choose_index import ChosenKind
+from tasks.steps.code_faces import CodedBlock, Coder, code_faces, keep, read_kept
 from tasks.steps.face_blocks import sample_rows
 from tasks.steps.held_out_queries import HELD_OUT
-from tasks.steps.held_out_truth import HeldOut
+from tasks.steps.held_out_truth import HeldOut, truth_parquet
 from tasks.steps.measure_index import KEPT
 from tasks.steps.plan_coding import CodingPlan, fill_coded, plan_coding
 from tasks.steps.stored_faces import StoredFaces, open_faces
+from tasks.steps.train_to_code import ToCode, Training
 
 __all__ = ["main"]
 
@@ -103,10 +103,17 @@ def _trained(storage: Storage, faces: StoredFaces) -> CodingPlan:
     candidate = kind_for("scan", len(faces.ids), _DIMENSION)
     trained = train_index(candidate, faces.take(sample_rows(len(faces.ids), sample_size(candidate), seed=0)))
     asked = NearestFaces.of(FaceVectors(len(faces.ids), _DIMENSION, seed=1).queries(HELD_OUT), depth=KEPT)
-    chosen = ChosenKind(candidate, "", "", (), 0, 0.0)
     held = HeldOut("tune", faces.ids[:HELD_OUT], {1.0: asked})
-    anew = TrainedAnew(faces, TrainedKind(chosen, trained, asked), held, "")
-    return plan_coding(storage, anew, build="benchmark", tables={})
+    folder = "runs/coding/benchmark"
+    coder = Coder(
+        folder=folder,
+        trained=keep(storage, folder, trained_bytes(trained), rows=0, suffix=".faiss"),
+        asked=keep(storage, folder, truth_parquet((held,), dimension=_DIMENSION), rows=HELD_OUT),
+        encoder=_ENCODER,
+        dimension=_DIMENSION,
+    )
+    wanted = ToCode(faces, Training(coder, ChosenKind(candidate, "", "", (), 0, 0.0)), "")
+    return plan_coding(storage, wanted, build="benchmark", tables={})
 
 
 def _one_pass(storage: Storage, faces: StoredFaces, plan: CodingPlan) -> tuple[str, dict[str, float]]:

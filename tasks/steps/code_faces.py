@@ -11,7 +11,7 @@ from typing import Any
 
 from store.coded_faces import coded_parquet
 from store.errors import ArtifactError
-from store.fingerprints import canonical_json, sha256_hex
+from store.fingerprints import canonical_json, sha256_hex, short_hash
 from store.index_stream import code_faces as codes_of
 from store.index_train import check_vectors
 from store.layout import open_store
@@ -25,7 +25,7 @@ from tasks.steps.stored_faces import open_part
 __all__ = ["CODE_FACES_VERSION", "CodedBlock", "Coder", "code_faces", "commit_name", "keep", "read_kept"]
 
 CODE_FACES_VERSION = 1
-"""Raised in the commit that changes what a coded block holds."""
+"""Raised in the commit that changes what a coded block holds, or how its index is chosen and trained."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def code_faces(block: ArtifactRef, *, store: str, coder: Coder) -> CodedBlock:
         "codes": keep(storage, coder.folder, coded_parquet(coded), rows=block.rows).sha256,
         "near": keep(storage, coder.folder, found, rows=len(asked.faces)).sha256,
     }
-    storage.create(f"{coder.folder}/{commit_name(block.sha256)}", canonical_json(names))
+    storage.create(f"{coder.folder}/{commit_name(coder, block.sha256)}", canonical_json(names))
     there = _kept(storage, block, coder)  # another worker's, where that one was first
     if there is None:
         raise ArtifactError(f"what {block.uri} was coded to is gone from the store; run the same command again")
@@ -115,14 +115,14 @@ def read_kept(storage: Storage, ref: ArtifactRef) -> bytes:
     return storage.read(storage.path_of(ref.uri), sha256=ref.sha256)
 
 
-def commit_name(block: str) -> str:
-    """The file that is written last, in the coder's folder: with it a block is coded."""
-    return f"{block}.json"
+def commit_name(coder: Coder, block: str) -> str:
+    """The file that is written last, in the coder's folder: with it a block, named by its hash, is coded by this coder."""
+    return f"{short_hash([coder.trained.sha256, coder.asked.sha256, block])}.json"
 
 
 def _kept(storage: Storage, block: ArtifactRef, coder: Coder) -> CodedBlock | None:
     """What an earlier call kept; their bytes are checked by whoever reads them."""
-    path = f"{coder.folder}/{commit_name(block.sha256)}"
+    path = f"{coder.folder}/{commit_name(coder, block.sha256)}"
     if not storage.exists(path):
         return None
     try:

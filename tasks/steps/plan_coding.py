@@ -9,20 +9,18 @@ import numpy.typing as npt
 
 from store.coded_faces import read_coded
 from store.errors import ArtifactError
-from store.fingerprints import sha256_hex, short_hash
 from store.index_choice import IndexBudget
 from store.index_stream import Spool, WrittenIndex, code_sizes
-from store.layout import coding_folder
 from store.manifest import FileRecord
 from store.refs import ArtifactRef
 from store.schemas import TO_CODE, to_parquet
 from store.storage import Storage
-from store.trained_index import read_trained, trained_bytes
-from tasks.steps.build_anew import TrainedAnew
+from store.trained_index import read_trained
 from tasks.steps.choose_index import INDEX_FILE, BuiltIndex, ChosenKind, tuned
-from tasks.steps.code_faces import CODE_FACES_VERSION, CodedBlock, Coder, commit_name, keep, read_kept
+from tasks.steps.code_faces import CodedBlock, Coder, commit_name, keep, read_kept
 from tasks.steps.face_blocks import BLOCK
-from tasks.steps.held_out_truth import HeldOut, read_truth, truth_parquet
+from tasks.steps.held_out_truth import HeldOut, read_truth
+from tasks.steps.train_to_code import ToCode
 from tasks.steps.update_index import made_anew
 
 __all__ = ["CodingPlan", "fill_coded", "merge_coded", "plan_coding"]
@@ -54,31 +52,22 @@ class CodingPlan:
     tables: dict[str, FileRecord]
 
 
-def plan_coding(storage: Storage, anew: TrainedAnew, *, build: str, tables: dict[str, FileRecord]) -> CodingPlan:
-    """Keep what workers need, under a name that says what it is made of: the same faces, trained on, get the same blocks.
+def plan_coding(storage: Storage, wanted: ToCode, *, build: str, tables: dict[str, FileRecord]) -> CodingPlan:
+    """Keep the blocks for workers to read; those that are coded already are known by their commits.
 
     Args:
         storage: the store.
-        anew: the index, trained.
+        wanted: the index, trained.
         build: the version's uuid.
         tables: what was written of its tables.
     """
-    faces, trained = anew.faces, trained_bytes(anew.kind.trained)
-    asked = truth_parquet((anew.asked,), dimension=faces.dimension)
-    identity = [CODE_FACES_VERSION, faces.encoder, sha256_hex(trained), sha256_hex(asked)]
-    folder = coding_folder(short_hash(identity))
-    coder = Coder(
-        folder=folder,
-        trained=keep(storage, folder, trained, rows=0, suffix=".faiss"),
-        asked=keep(storage, folder, asked, rows=len(anew.asked.faces)),
-        encoder=faces.encoder,
-        dimension=faces.dimension,
-    )
-    blocks = [keep(storage, folder, to_parquet(part, TO_CODE), rows=part.num_rows) for part in faces.parts(_FACES)]
-    there = set(storage.names(folder))
-    finished = tuple(block for block in blocks if commit_name(block.sha256) in there)
-    requests = tuple(block for block in blocks if commit_name(block.sha256) not in there)
-    return CodingPlan(coder, requests, finished, anew.kind.chosen, anew.why, build, tables)
+    coder = wanted.training.coder
+    parts = wanted.faces.parts(_FACES)
+    blocks = [keep(storage, coder.folder, to_parquet(part, TO_CODE), rows=part.num_rows) for part in parts]
+    there = set(storage.names(coder.folder))
+    finished = tuple(block for block in blocks if commit_name(coder, block.sha256) in there)
+    requests = tuple(block for block in blocks if commit_name(coder, block.sha256) not in there)
+    return CodingPlan(coder, requests, finished, wanted.training.chosen, wanted.why, build, tables)
 
 
 def merge_coded(
@@ -136,7 +125,7 @@ def _refused(storage: Storage, plan: CodingPlan, coded: Sequence[CodedBlock], fi
             read_kept(storage, block.codes)
             read_kept(storage, block.near)
         except ArtifactError:
-            storage.remove(f"{plan.coder.folder}/{commit_name(block.block)}")
+            storage.remove(f"{plan.coder.folder}/{commit_name(plan.coder, block.block)}")
             broken += 1
     return ArtifactError(
         f"{first}; of {len(coded)} coded blocks of faces {broken} cannot be read back: run the same command again, which codes them anew"

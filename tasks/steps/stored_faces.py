@@ -3,6 +3,7 @@
 N faces, D dimensions of an embedding.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from store.errors import ArtifactError
+from store.fingerprints import canonical_json
 from store.layout import embeddings_path
 from store.manifest import Manifest
 from store.schemas import TO_CODE, embeddings_schema, from_parquet
@@ -58,6 +60,13 @@ class StoredFaces:
         for first, last in _runs(np.diff(self.ends), BLOCK):
             vectors_BD = np.concatenate([self._of(self.shards[n], self._rows(n, n + 1)) for n in range(first, last)])
             yield self._rows(first, last), vectors_BD
+
+    def digest(self) -> str:
+        """What tells these faces from others: SHA-256 over their ids, the shards they are in, and what those must hash to."""
+        digest = hashlib.sha256(canonical_json([self.shards, [self.hashes.get(shard) for shard in self.shards]]))
+        for rows in (self.ids, self.order, self.ends):
+            digest.update(rows.astype("<i8").tobytes())
+        return digest.hexdigest()
 
     def parts(self, faces: int) -> Iterator[pa.Table]:
         """TO_CODE of so many whole blocks at a time that they have at least so many faces, but for the last.

@@ -17,7 +17,7 @@ from store.refs import ArtifactRef
 from store.schemas import PLAN, from_parquet
 from store.storage import Storage
 from store.versions import PublishedVersion, read_version
-from tasks.steps.build_anew import TrainedAnew, built_anew, trained_anew
+from tasks.steps.build_anew import built_anew
 from tasks.steps.choose_index import BuiltIndex
 from tasks.steps.code_faces import CodedBlock, code_faces
 from tasks.steps.contract import Contract
@@ -28,6 +28,7 @@ from tasks.steps.plan_build import BuildPlan
 from tasks.steps.plan_coding import CodingPlan, merge_coded, plan_coding
 from tasks.steps.resolve_encoder import EncoderRef
 from tasks.steps.stored_faces import StoredFaces, open_faces
+from tasks.steps.train_to_code import ToCode, train_to_code
 from tasks.steps.update_index import NextVersion, update_index
 from tasks.steps.version_tables import read_before, version_faces, version_photos
 from tasks.steps.workroom import workroom
@@ -88,7 +89,7 @@ def begin_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: Enc
     with workroom(storage) as room:
         made, held = _made(storage, parent, wanted, before.faces, room)
         files = write_tables(storage, tables, build)
-        if isinstance(made, TrainedAnew):
+        if isinstance(made, ToCode):
             return plan_coding(storage, made, build=build, tables=files)
         return write_draft(storage, tables, made, held, build=build, files=files)
 
@@ -135,12 +136,12 @@ def finish_index(
 
 def _made(
     storage: Storage, parent: PublishedVersion | None, wanted: NextVersion, faces_before: pa.Table, room: Path
-) -> tuple[BuiltIndex | TrainedAnew, tuple[HeldOut, ...]]:
+) -> tuple[BuiltIndex | ToCode, tuple[HeldOut, ...]]:
     """A changed copy of the index before, or a new one, or a trained one; and queries with their exact nearest, where it is approximate."""
     updated = update_index(storage, parent, wanted, faces_before=faces_before, folder=room)
     if updated.built is not None:
         return updated.built, updated.held
     faces, budget, queries, why = wanted.faces, wanted.budget, wanted.queries, updated.why
     if isinstance(faces, StoredFaces):
-        return trained_anew(faces, budget=budget, queries=queries, why=why, folder=room), ()
+        return train_to_code(storage, faces, budget=budget, queries=queries, why=why, folder=room), ()
     return built_anew(faces, budget=budget, queries=queries, why=why, folder=room)

@@ -19,15 +19,17 @@ from store.index_train import train_index
 from store.layout import embeddings_path, open_store
 from store.schemas import TO_CODE, embeddings_schema, from_parquet, to_parquet
 from store.storage import Storage
+from store.trained_index import trained_bytes
 from tasks.steps import code_faces as step
-from tasks.steps.build_anew import TrainedAnew
 from tasks.steps.children import children, run_in_child
-from tasks.steps.choose_index import ChosenKind, TrainedKind
-from tasks.steps.code_faces import CodedBlock, code_faces, read_kept
-from tasks.steps.held_out_truth import HeldOut
+from tasks.steps.choose_index import ChosenKind
+from tasks.steps.code_faces import CodedBlock, Coder, code_faces, commit_name, keep, read_kept
+from tasks.steps.held_out_queries import HeldOutQueries
+from tasks.steps.held_out_truth import HeldOut, truth_parquet
 from tasks.steps.measure_index import KEPT
 from tasks.steps.plan_coding import CodingPlan, merge_coded, plan_coding
 from tasks.steps.stored_faces import StoredFaces, open_faces, open_part
+from tasks.steps.train_to_code import ToCode, Training, train_to_code
 
 N, D, LISTS, SHARDS = 3_000, 32, 16, 23
 RNG = np.random.default_rng(0)
@@ -38,6 +40,7 @@ QUERIES = VECTORS[::60] + 0.1 * RNG.standard_normal((50, D)).astype(np.float32)
 QUERIES /= np.linalg.norm(QUERIES, axis=1, keepdims=True)
 SHARD = RNG.integers(0, SHARDS, N)
 ENCODER = "e" * 32
+FOLDER = "runs/coding/some"
 BUDGET = IndexBudget(recall=0.95)
 
 
@@ -75,12 +78,22 @@ def opened(storage: Storage) -> StoredFaces:
 
 def planned(storage: Storage, kind: str = "scan", faces: StoredFaces | None = None) -> CodingPlan:
     candidate = KINDS[kind](N, D, LISTS)
-    trained = train_index(candidate, VECTORS[::2])
-    asked = NearestFaces.of(QUERIES, depth=KEPT)
+    trained = trained_bytes(train_index(candidate, VECTORS[::2]))
+    held = HeldOut("tune", IDS[: len(QUERIES)], {1.0: NearestFaces.of(QUERIES, depth=KEPT)})
+    coder = Coder(
+        folder=FOLDER,
+        trained=keep(storage, FOLDER, trained, rows=0, suffix=".faiss"),
+        asked=keep(storage, FOLDER, truth_parquet((held,), dimension=D), rows=len(QUERIES)),
+        encoder=ENCODER,
+        dimension=D,
+    )
     chosen = ChosenKind(candidate, "wanted", "measured", ({"kind": kind, "points": []},), 100, 0.5)
-    held = HeldOut("tune", IDS[: len(QUERIES)], {1.0: asked})
-    anew = TrainedAnew(faces or opened(storage), TrainedKind(chosen, trained, asked), held, "it is new")
-    return plan_coding(storage, anew, build="a-build", tables={})
+    wanted = ToCode(faces or opened(storage), Training(coder, chosen), "it is new")
+    return plan_coding(storage, wanted, build="a-build", tables={})
+
+
+def commit_of(plan: CodingPlan, block: Any) -> str:
+    return f"{FOLDER}/{commit_name(plan.coder, block.sha256)}"
 
 
 def coded(storage: Storage, plan: CodingPlan) -> list[CodedBlock]:
@@ -177,8 +190,8 @@ def test_another_training_other_faces_and_other_hashes_are_coded_by_themselves(s
     plan = planned(storage)
     coded(storage, plan)
     other = planned(storage, "lists-sq8")
-    assert other.coder.folder != plan.coder.folder
     assert other.finished == ()
+    assert len(planned(storage).finished) == len(plan.requests)
     known = replace(opened(storage), hashes={f"{3:032x}": "0" * 64})
     again = planned(storage, faces=known)
     assert again.coder == plan.coder
@@ -227,9 +240,9 @@ def test_a_trained_index_and_queries_that_have_changed_are_refused_before_anybod
 def test_a_request_that_has_changed_and_a_commit_that_says_nothing_are_no_coded_block(storage: Storage) -> None:
     plan = planned(storage)
     block = plan.requests[0]
-    storage.write(f"{plan.coder.folder}/{block.sha256}.json", b'{"codes": "half')
+    storage.write(commit_of(plan, block), b'{"codes": "half')
     assert code_faces(block, store=storage.uri, coder=plan.coder).computed
-    said = json.loads(storage.read(f"{plan.coder.folder}/{block.sha256}.json"))
+    said = json.loads(storage.read(commit_of(plan, block)))
     assert sorted(said) == ["codes", "near"]
     storage.write(storage.path_of(plan.requests[1].uri), read_kept(storage, block))
     with pytest.raises(ArtifactError, match="has changed"):
@@ -267,7 +280,7 @@ def test_of_two_workers_with_one_block_the_first_is_taken_by_both(
     plan = planned(storage)
     block, real = plan.requests[0], step.codes_of
     first = code_faces(block, store=storage.uri, coder=plan.coder)
-    commit = f"{plan.coder.folder}/{block.sha256}.json"
+    commit = commit_of(plan, block)
     said = storage.read(commit)
     storage.remove(commit)
 
@@ -291,3 +304,75 @@ def test_blocks_pass_through_s3_too(s3: str, tmp_path: Path) -> None:
     built, _ = merged(storage, plan, coded(storage, plan), tmp_path / "room")
     assert built.path.read_bytes() == one_pass(storage, "scan", tmp_path)[0]
     assert len(planned(storage).finished) == len(plan.requests)
+
+
+def trained_for(storage: Storage, folder: Path, *, faces: StoredFaces | None = None, memory: int = 300_000) -> Any:
+    """What comes of training for a budget that exact search, of 408,000 bytes, does not fit into, unless another one is given."""
+    return train_to_code(
+        storage,
+        faces or opened(storage),
+        budget=IndexBudget(memory_bytes=memory),
+        queries=lambda: HeldOutQueries(IDS[: len(QUERIES)], QUERIES),
+        why="it is new",
+        folder=folder,
+    )
+
+
+@pytest.fixture
+def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("store.index_choice.FEWEST_FOR_CODES", 1_000)
+    monkeypatch.setattr("tasks.steps.choose_index._TRIALS", 1)
+
+
+def test_a_build_that_is_started_again_goes_on_with_what_was_chosen_and_trained(
+    storage: Storage, tmp_path: Path, few_are_enough: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = trained_for(storage, tmp_path)
+    assert isinstance(first, ToCode)
+    assert first.training.chosen.measured
+    assert len(planned_as(storage, first).requests) >= 4
+    for block in coded(storage, planned_as(storage, first)):
+        assert block.computed
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.steps.train_to_code.choose_trained", None)
+        again = trained_for(storage, tmp_path)
+    assert again.training == first.training
+    assert planned_as(storage, again).requests == ()
+    built, _ = merged(
+        storage, planned_as(storage, again), coded(storage, planned_as(storage, again)), tmp_path / "room"
+    )
+    assert built.why.startswith("approximate search: exact search among 3,000 faces of 32 dimensions holds")
+
+
+def planned_as(storage: Storage, wanted: ToCode) -> CodingPlan:
+    return plan_coding(storage, wanted, build="a-build", tables={})
+
+
+def test_other_faces_and_another_budget_are_trained_for_by_themselves(
+    storage: Storage, tmp_path: Path, few_are_enough: None
+) -> None:
+    faces = opened(storage)
+    others = replace(faces, hashes={faces.shards[0]: "0" * 64})
+    ids = faces.ids.copy()
+    ids[7] += 1
+    folders = {
+        trained_for(storage, tmp_path).training.coder.folder,
+        trained_for(storage, tmp_path, memory=310_000).training.coder.folder,
+    }
+    assert len(folders) == 2
+    assert len({faces.digest(), others.digest(), replace(faces, ids=ids).digest(), opened(storage).digest()}) == 3
+    assert not isinstance(trained_for(storage, tmp_path, memory=2**30), ToCode)  # exact
+    assert len(storage.names("runs/coding")) == 2
+
+
+@pytest.mark.parametrize("what", ["training.json", ".faiss", ".parquet"])
+def test_a_training_that_does_not_read_back_is_done_anew(
+    what: str, storage: Storage, tmp_path: Path, few_are_enough: None
+) -> None:
+    first = trained_for(storage, tmp_path)
+    folder = first.training.coder.folder
+    (name,) = (name for name in storage.names(folder) if name.endswith(what))
+    storage.write(f"{folder}/{name}", b"something else")
+    again = trained_for(storage, tmp_path)
+    assert again.training.coder == first.training.coder
+    assert all(block.computed for block in coded(storage, planned_as(storage, again)))
