@@ -7,7 +7,7 @@ from prefect import flow, get_run_logger
 from pydantic import Field
 
 from flows.lineage import record_version
-from flows.shards import align_shards, embed_shards, merge_shards, shards_to_compute
+from flows.shards import align_shards, embed_shards, index_shards, merge_shards, shards_to_compute
 from flows.showing import log_stage, name_build, show_build, telling_of_a_refusal
 from store.index_choice import RECALL_GATE, AskedBudget, memory_of
 from tasks import policies
@@ -25,7 +25,6 @@ from tasks.steps.look_for_photos import answer_plan
 from tasks.steps.plan_build import discard_plan, with_budget
 from tasks.steps.progress import Stages
 from tasks.steps.summarise import summarise_build
-from tasks.write_index import write_index
 
 __all__ = ["build_index"]
 
@@ -137,7 +136,15 @@ def _build(
                 embedded = embed_shards(found, plan, store=store, contract=contract, encoder=embedder, device=device)
                 counts.update(embedded)
         with stages.stage("index") as counts:
-            draft = write_index(plan, store=store, contract=contract, encoder=embedder)
+            draft = index_shards(
+                plan,
+                store=store,
+                contract=contract,
+                encoder=embedder,
+                workers=workers,
+                cluster=cluster,
+                device=device,
+            )
             counts["faces"] = draft.rows
         with stages.stage("check"), telling_of_a_refusal(store):
             checked = check_version(draft, store=store)

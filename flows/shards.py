@@ -1,7 +1,7 @@
-"""The mapped part that flows share: a task a shard, and progress as they end."""
+"""What flows map over workers: a task a shard, or a block of a new index's faces, and progress as they end."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from prefect import unmapped
 from prefect.futures import PrefectFuture, as_completed
@@ -9,9 +9,13 @@ from prefect.futures import PrefectFuture, as_completed
 from flows.showing import Progress
 from store.refs import ArtifactRef
 from tasks import policies
+from tasks.code_faces import code_faces
 from tasks.compact_shards import compact_shards
+from tasks.computing import computing
 from tasks.embed_faces import embed_faces
 from tasks.find_faces import find_faces
+from tasks.merge_index import merge_index
+from tasks.steps.code_faces import CodedBlock
 from tasks.steps.compact_shards import CompactedShard
 from tasks.steps.contract import Contract
 from tasks.steps.embed_faces import EmbeddedFaces
@@ -19,8 +23,9 @@ from tasks.steps.find_faces import FoundFaces, shard_of
 from tasks.steps.plan_build import BuildPlan
 from tasks.steps.progress import report
 from tasks.steps.resolve_encoder import EncoderRef
+from tasks.write_index import write_index
 
-__all__ = ["ShardPlan", "align_shards", "embed_shards", "merge_shards", "shards_to_compute"]
+__all__ = ["ShardPlan", "align_shards", "embed_shards", "index_shards", "merge_shards", "shards_to_compute"]
 
 
 class ShardPlan(Protocol):
@@ -84,6 +89,33 @@ def embed_shards(
     fixed: dict[str, Any] = {"store": unmapped(store), "contract": unmapped(contract), "encoder": unmapped(encoder)}
     done: list[EmbeddedFaces] = _results("embed", [*task.map(missing, device=unmapped(device), **fixed)])
     return {"faces": sum(one.embeddings.rows for one in done), "shards": len(done)}
+
+
+def index_shards(
+    plan: BuildPlan,
+    *,
+    store: str,
+    contract: Contract,
+    encoder: EncoderRef,
+    workers: int,
+    cluster: str | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+) -> ArtifactRef:
+    """Write the draft of a version; where its index is made anew of many faces, workers code them block by block.
+
+    Coding is the processor's work: here it takes `workers` children whatever the device. A cluster's workers keep the children that
+    they have for the device.
+    """
+    begun = write_index(plan, store=store, contract=contract, encoder=encoder)
+    if isinstance(begun, ArtifactRef):
+        return begun
+    fixed: dict[str, Any] = {"store": unmapped(store), "coder": unmapped(begun.coder)}
+    hands = min(workers, max(1, len(begun.requests)))
+    with computing(workers=hands, cluster=cluster, device=device if cluster else "cpu"):
+        again = policies.stored_in(code_faces, store, refresh=False).map(list(begun.finished), **fixed)
+        fresh = policies.stored_in(code_faces, store, refresh=True).map(list(begun.requests), **fixed)
+        coded: list[CodedBlock] = _results("code", [*again, *fresh])
+    return merge_index(begun, coded, plan, store=store, contract=contract, encoder=encoder)
 
 
 def _results(stage: str, futures: list[PrefectFuture[Any]]) -> list[Any]:

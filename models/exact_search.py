@@ -68,6 +68,26 @@ class NearestFaces:
             np.maximum(self.hidden, dropped),
         )
 
+    def merged(self, other: "NearestFaces") -> "NearestFaces":
+        """Of the same queries, among these faces and others that were searched elsewhere: what one search of all of them finds.
+
+        Args:
+            other: as deep; no face is among both.
+        """
+        if not len(self.queries):
+            return self
+        depth = self.ids.shape[1]
+        ids = np.concatenate([self.ids, other.ids], axis=1)
+        cosines = np.concatenate([self.cosines, other.cosines], axis=1)
+        order = np.lexsort((ids, -cosines), axis=1)
+        dropped = np.take_along_axis(cosines, order[:, depth:], axis=1)[:, 0]
+        return NearestFaces(
+            self.queries,
+            np.take_along_axis(ids, order[:, :depth], axis=1),
+            np.take_along_axis(cosines, order[:, :depth], axis=1),
+            np.maximum(np.maximum(self.hidden, other.hidden), dropped),
+        )
+
     def removed(self, ids_R: npt.NDArray[np.int64]) -> "NearestFaces":
         """Without some faces; who would take their places is hidden, so fewer places are sure."""
         gone = np.isin(self.ids, ids_R)

@@ -25,7 +25,7 @@ from store.index_pack import pack_codes
 from store.index_search import Parts, parts_of
 from store.index_train import check_vectors
 
-__all__ = ["CodedFaces", "Spool", "WrittenIndex", "code_faces"]
+__all__ = ["CodedFaces", "Spool", "WrittenIndex", "code_faces", "code_sizes"]
 
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -57,6 +57,12 @@ class CodedFaces:
     lists: Ints
     codes: Bytes
     finer: Bytes
+
+
+def code_sizes(trained: Any) -> tuple[int, int]:
+    """How many bytes a face's codes take, and its finer codes: C and F of CodedFaces."""
+    parts = _parts(trained)
+    return _code_size(parts), int(parts.finer.code_size) if parts.finer is not None else 0
 
 
 def code_faces(trained: Any, rows_B: Ints, vectors_BD: npt.NDArray[np.float32]) -> CodedFaces:
@@ -106,12 +112,12 @@ class Spool:
             )
         self.trained, self.ids = trained, ids_N
         self._parts = parts = _parts(trained)
-        finer_bytes = int(parts.finer.code_size) if parts.finer is not None else 0
-        self._codes = _Spooled(folder / "codes", np.uint8, _code_size(parts))
+        code_bytes, finer_bytes = code_sizes(trained)
+        self._codes = _Spooled(folder / "codes", np.uint8, code_bytes)
         self._finer = _Spooled(folder / "finer", np.uint8, finer_bytes)
         self._ranks = _Spooled(folder / "order", np.int64, 2)  # rows by list, and rows as they ascend
         self._lists = int(parts.lists.nlist) if parts.lists is not None else 1
-        widest = max(_code_size(parts), finer_bytes, 1)
+        widest = max(code_bytes, finer_bytes, 1)
         self._step = max(_SCAN_ROWS, _STRETCH_BYTES // widest // _SCAN_ROWS * _SCAN_ROWS)
         self._starts: list[int] = [0]
         self._of_lists: list[Ints] = []

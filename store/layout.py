@@ -12,6 +12,9 @@ __all__ = [
     "FOLDERS",
     "FORGOTTEN_KEY",
     "FORGOTTEN_TAGS",
+    "build_folder",
+    "builds_folder",
+    "coding_folder",
     "compaction_path",
     "embeddings_path",
     "encoder_folder",
@@ -110,6 +113,21 @@ def request_path(shard: str) -> str:
 def compaction_path(shard: str) -> str:
     """The rows of other shards that a shard is put together from, written before it is."""
     return f"runs/compactions/{shard}.parquet"
+
+
+def builds_folder() -> str:
+    """Drafts of versions, a folder a build."""
+    return "runs/builds"
+
+
+def build_folder(build: str) -> str:
+    """A version's files before it is published."""
+    return f"{builds_folder()}/{build}"
+
+
+def coding_folder(identity: str = "") -> str:
+    """What an index is put together from, of which workers code a block of faces each; or where all such folders lie."""
+    return f"runs/coding/{identity}".rstrip("/")
 
 
 def results_folder() -> str:

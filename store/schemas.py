@@ -19,8 +19,10 @@ __all__ = [
     "PHOTOS",
     "PLAN",
     "STATUSES",
+    "TO_CODE",
     "VERSION_FACES",
     "VERSION_PHOTOS",
+    "coded_schema",
     "embeddings_schema",
     "from_parquet",
     "to_parquet",
@@ -137,6 +139,30 @@ VERSION_FACES = pa.schema(
     ]
 )
 """versions/<n>/faces.parquet: a row a face in the index, sorted by face_id: what a result shows."""
+
+
+TO_CODE = pa.schema(
+    [
+        pa.field("face_id", pa.int64(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("sha256", pa.string()),
+    ]
+)
+"""A block of faces that a worker codes, by rising face_id: the row of each in the index, its shard, and what the shard's embeddings must hash to."""
+
+
+def coded_schema(code_bytes: int, finer_bytes: int) -> pa.Schema:
+    """Faces as an index keeps them, by rising row: the list of each, its codes, and finer ones where there are any."""
+    finer = [pa.field("finer", pa.binary(finer_bytes), nullable=False)] if finer_bytes else []
+    return pa.schema(
+        [
+            pa.field("row", pa.int64(), nullable=False),
+            pa.field("list", pa.int64(), nullable=False),
+            pa.field("codes", pa.binary(code_bytes), nullable=False),
+            *finer,
+        ]
+    )
 
 
 def embeddings_schema(dimension: int) -> pa.Schema:

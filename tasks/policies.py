@@ -29,10 +29,12 @@ from store.fingerprints import short_hash
 from store.layout import results_folder, short_name
 from store.storage import Storage
 from tasks.steps.children import ChildDiedError
+from tasks.steps.code_faces import CODE_FACES_VERSION
 from tasks.steps.embed_faces import EMBED_FACES_VERSION
 from tasks.steps.find_faces import FIND_FACES_VERSION, shard_of
 
 __all__ = [
+    "CODE",
     "EMBED",
     "FIND",
     "GPU_LIMIT",
@@ -99,6 +101,20 @@ def _embed_key(context: TaskRunContext, parameters: dict[str, Any]) -> str | Non
     return "embed-faces-" + short_hash(key)
 
 
+def _code_key(context: TaskRunContext, parameters: dict[str, Any]) -> str | None:
+    del context
+    block, coder = parameters["block"], parameters["coder"]
+    key = [
+        CODE_FACES_VERSION,
+        parameters["store"],
+        coder.encoder,
+        coder.trained.sha256,
+        coder.asked.sha256,
+        block.sha256,
+    ]
+    return "code-faces-" + short_hash(key)
+
+
 _HEAL: dict[str, Any] = {
     "retries": RETRIES,
     "retry_delay_seconds": exponential_backoff(1),
@@ -114,6 +130,11 @@ FIND: dict[str, Any] = {**_HEAL, "cache_key_fn": _find_key, "persist_result": Tr
 
 EMBED: dict[str, Any] = {**_HEAL, "cache_key_fn": _embed_key, "persist_result": True, "result_serializer": "json"}
 """A shard's embeddings: cached by contract, encoder, the shard's bytes and step version."""
+
+
+CODE: dict[str, Any] = {**_HEAL, "cache_key_fn": _code_key, "persist_result": True, "result_serializer": "json"}
+"""A block of an index's faces: cached by the trained index's bytes, the queries', the block's (which faces, in which rows), and step
+version."""
 
 
 def stored_in(task: Task[..., Any], store: str, *, refresh: bool) -> Task[..., Any]:

@@ -1,18 +1,37 @@
 """Make an index anew, with the queries that it was tuned with, and put it into a draft's manifest."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from store.index_choice import IndexBudget
 from store.manifest import FileRecord, Manifest
-from tasks.steps.choose_index import INDEX_FILE, BuiltIndex, build_chosen
+from tasks.steps.choose_index import INDEX_FILE, BuiltIndex, TrainedKind, build_chosen, choose_trained
 from tasks.steps.face_blocks import FaceBlocks
 from tasks.steps.held_out_queries import HeldOutQueries
 from tasks.steps.held_out_truth import HeldOut
+from tasks.steps.stored_faces import StoredFaces
 from tasks.steps.update_index import made_anew
 
-__all__ = ["built_anew", "with_index"]
+__all__ = ["TrainedAnew", "built_anew", "trained_anew", "with_index"]
+
+
+@dataclass(frozen=True)
+class TrainedAnew:
+    """A new index before it is filled.
+
+    Attributes:
+        faces: that it is to be filled with.
+        kind: what was chosen, trained.
+        asked: the queries that it was tried with, which have found nobody yet.
+        why: it is made anew, as a clause.
+    """
+
+    faces: StoredFaces
+    kind: TrainedKind
+    asked: HeldOut
+    why: str
 
 
 def built_anew(
@@ -31,6 +50,17 @@ def built_anew(
     built = build_chosen(faces, budget=budget, queries=lambda: drawn().vectors, folder=folder)
     held = () if built.near is None else (HeldOut("tune", drawn().faces, {1.0: built.near}),)
     return made_anew(built, why), held
+
+
+def trained_anew(
+    faces: StoredFaces, *, budget: IndexBudget, queries: Callable[[], HeldOutQueries], why: str, folder: Path
+) -> BuiltIndex | TrainedAnew:
+    """A new index as far as its training; or as a whole, where it is exact. Arguments as of `built_anew`."""
+    drawn = cache(queries)
+    made = choose_trained(faces, budget=budget, queries=lambda: drawn().vectors, folder=folder)
+    if isinstance(made, BuiltIndex):
+        return made_anew(made, why)
+    return TrainedAnew(faces, made, HeldOut("tune", drawn().faces, {1.0: made.asked}), why)
 
 
 def with_index(manifest: Manifest, built: BuiltIndex) -> Manifest:

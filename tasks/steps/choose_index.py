@@ -20,10 +20,20 @@ from store.index_stream import Spool, WrittenIndex
 from store.index_train import sample_size, train_index
 from store.index_trial import open_mapped
 from store.manifest import IndexRecord, TrainingRecord
+from store.trained_index import without_faces
 from tasks.steps.face_blocks import FaceBlocks, Gallery, sample_rows
 from tasks.steps.measure_index import KEPT, Point, Questions, latency_of, tune
 
-__all__ = ["INDEX_FILE", "BuiltIndex", "build_as_recorded", "build_chosen"]
+__all__ = [
+    "INDEX_FILE",
+    "BuiltIndex",
+    "ChosenKind",
+    "TrainedKind",
+    "build_as_recorded",
+    "build_chosen",
+    "choose_trained",
+    "tuned",
+]
 
 INDEX_FILE = "index.faiss"
 
@@ -78,6 +88,42 @@ class BuiltIndex:
 
 
 @dataclass(frozen=True)
+class ChosenKind:
+    """The kind of approximate index that was the quickest of those right enough, and what is said of it when it is filled.
+
+    Attributes:
+        candidate: for all faces.
+        why: something approximate was tried.
+        told: what was measured, in words.
+        measured: the same, as of BuiltIndex.
+        tried_faces: how many faces it was measured with.
+        misfit: of the sample, as of `misfit_of`.
+    """
+
+    candidate: Candidate
+    why: str
+    told: str
+    measured: tuple[dict[str, Any], ...]
+    tried_faces: int
+    misfit: float
+
+
+@dataclass(frozen=True)
+class TrainedKind:
+    """What was chosen, and what faces are coded with.
+
+    Attributes:
+        chosen: the kind.
+        trained: the FAISS index, without faces, as of `train_index`.
+        asked: the queries that were made, which have found nobody yet.
+    """
+
+    chosen: ChosenKind
+    trained: Any
+    asked: NearestFaces
+
+
+@dataclass(frozen=True)
 class _Trial:
     """A kind that was built and measured."""
 
@@ -112,6 +158,28 @@ def build_chosen(faces: FaceBlocks, *, budget: IndexBudget, queries: Callable[[]
         ArtifactError: a vector is not finite or not of unit length; the message names its face.
         VersionError: nothing fits into the memory; the message has the figures.
     """
+    made = choose_trained(faces, budget=budget, queries=queries, folder=folder)
+    if isinstance(made, BuiltIndex):
+        return made
+    written, near = _filled(made.trained, faces, folder, made.asked)
+    return tuned(made.chosen, written, near, faces=len(faces.ids), budget=budget, folder=folder)
+
+
+def choose_trained(
+    faces: FaceBlocks, *, budget: IndexBudget, queries: Callable[[], Floats], folder: Path
+) -> BuiltIndex | TrainedKind:
+    """The first half of `build_chosen`: the kind that is chosen, trained on a sample; or the exact index, finished.
+
+    Args:
+        faces: read once, for a sample, or for the exact index.
+        budget: what it may take.
+        queries: as of `build_chosen`.
+        folder: of this machine, where an exact index is made.
+
+    Raises:
+        ArtifactError: a vector of the sample, or of an exact index, is none; the message names its face.
+        VersionError: nothing fits into the memory; the message has the figures.
+    """
     choice = choose_index(len(faces.ids), faces.dimension, budget)
     if not choice.candidates:
         return _exact(faces, choice.why, folder)
@@ -132,20 +200,40 @@ def build_chosen(faces: FaceBlocks, *, budget: IndexBudget, queries: Callable[[]
         why = f"{choice.why}, but of what was measured nothing quicker reached recall@10 of {budget.recall}: {_told(tried)}"
         return replace(_exact(faces, why, folder), measured=measured)
     candidate = kind_for(won.candidate.kind, len(faces.ids), faces.dimension)
-    written, near = _filled(candidate, faces, sample, folder, NearestFaces.of(asked_QD, depth=KEPT))
+    trained = _trained(candidate, sample)
+    told = f"measured with {len(some.ids):,} faces: {_told(tried)}"
+    misfit = misfit_of(without_faces(trained), sample.vectors) or 0.0
+    chosen = ChosenKind(candidate, choice.why, told, measured, tried_faces=won.faces, misfit=misfit)
+    return TrainedKind(chosen, trained, NearestFaces.of(asked_QD, depth=KEPT))
+
+
+def tuned(
+    chosen: ChosenKind, written: WrittenIndex, near: NearestFaces, *, faces: int, budget: IndexBudget, folder: Path
+) -> BuiltIndex:
+    """The second half of `build_chosen`: the index is filled, and its settings are found.
+
+    Args:
+        chosen: the kind.
+        written: the file of all faces in the folder.
+        near: the nearest of all faces to the queries.
+        faces: how many there are.
+        budget: what it may take.
+        folder: of this machine.
+    """
     index = open_mapped(str(folder / INDEX_FILE))
     best, points = tune(index, Questions(near), recall=budget.recall)
-    if won.faces < len(faces.ids):
-        measured = (_Trial(candidate, best, points, len(faces.ids)).as_json(), *measured)
-    why = f"{choice.why}; {_verdict(best, budget)}; measured with {len(some.ids):,} faces: {_told(tried)}"
+    measured = chosen.measured
+    if chosen.tried_faces < faces:
+        measured = (_Trial(chosen.candidate, best, points, faces).as_json(), *measured)
+    why = f"{chosen.why}; {_verdict(best, budget)}; {chosen.told}"
     return BuiltIndex(
         folder / INDEX_FILE,
         written,
-        candidate.key,
-        {"kind": candidate.kind, **best.settings.as_json()},
+        chosen.candidate.key,
+        {"kind": chosen.candidate.kind, **best.settings.as_json()},
         why,
         measured,
-        trained=_training(index, sample, len(faces.ids), best.recall, why),
+        trained=_training(index, chosen.misfit, faces, best.recall, why),
         near=near,
     )
 
@@ -164,7 +252,9 @@ def build_as_recorded(record: IndexRecord, faces: FaceBlocks, *, folder: Path) -
         why = why if record.key == "Flat" else "exact search: too few faces are left to train on"
         return replace(_exact(faces, why, folder), measured=tuple(record.measured))
     sample = _taken(faces, sample_size(candidate))
-    written, _ = _filled(candidate, faces, sample, folder, _nobody_asks(faces))
+    trained = _trained(candidate, sample)
+    misfit = misfit_of(without_faces(trained), sample.vectors) or 0.0
+    written, _ = _filled(trained, faces, folder, _nobody_asks(faces))
     return BuiltIndex(
         folder / INDEX_FILE,
         written,
@@ -172,22 +262,23 @@ def build_as_recorded(record: IndexRecord, faces: FaceBlocks, *, folder: Path) -
         dict(record.parameters),
         why,
         tuple(record.measured),
-        trained=_training(open_mapped(str(folder / INDEX_FILE)), sample, len(faces.ids), None, why),
+        trained=_training(open_mapped(str(folder / INDEX_FILE)), misfit, len(faces.ids), None, why),
     )
 
 
 def _exact(faces: FaceBlocks, why: str, folder: Path) -> BuiltIndex:
     candidate = kind_for("exact", len(faces.ids), faces.dimension)
     nobody = Gallery(faces.ids[:0], np.zeros((0, faces.dimension), np.float32))
-    written, _ = _filled(candidate, faces, nobody, folder, _nobody_asks(faces))
+    written, _ = _filled(_trained(candidate, nobody), faces, folder, _nobody_asks(faces))
     return BuiltIndex(folder / INDEX_FILE, written, "Flat", {}, why)
 
 
-def _filled(
-    candidate: Candidate, faces: FaceBlocks, sample: Gallery, folder: Path, near: NearestFaces
-) -> tuple[WrittenIndex, NearestFaces]:
-    """Write an index of all faces, trained on the sample; in the same pass find the queries' nearest."""
-    trained = train_index(candidate, _some(sample, sample_size(candidate)).vectors)
+def _trained(candidate: Candidate, sample: Gallery) -> Any:
+    return train_index(candidate, _some(sample, sample_size(candidate)).vectors)
+
+
+def _filled(trained: Any, faces: FaceBlocks, folder: Path, near: NearestFaces) -> tuple[WrittenIndex, NearestFaces]:
+    """Write an index of all faces; in the same pass find the queries' nearest."""
     with Spool(trained, faces.ids, folder) as spool:
         for rows_B, vectors_BD in faces.blocks():
             spool.add(rows_B, vectors_BD)
@@ -199,13 +290,13 @@ def _nobody_asks(faces: FaceBlocks) -> NearestFaces:
     return NearestFaces.of(np.zeros((0, faces.dimension), np.float32), depth=0)
 
 
-def _training(index: Any, sample: Gallery, faces: int, recall: float | None, why: str) -> TrainingRecord:
+def _training(index: Any, misfit: float, faces: int, recall: float | None, why: str) -> TrainingRecord:
     """Of an index that was made anew."""
     return TrainingRecord(
         faces=faces,
         changed=0,
         unevenness=unevenness_of(index),
-        misfit=misfit_of(index, sample.vectors) or 0.0,
+        misfit=misfit,
         recall_at_10=recall,
         why=why,
     )

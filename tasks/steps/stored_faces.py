@@ -3,7 +3,7 @@
 N faces, D dimensions of an embedding.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,11 @@ import pyarrow as pa
 from store.errors import ArtifactError
 from store.layout import embeddings_path
 from store.manifest import Manifest
-from store.schemas import embeddings_schema, from_parquet
+from store.schemas import TO_CODE, embeddings_schema, from_parquet
 from store.storage import Storage
 from tasks.steps.face_blocks import BLOCK, FaceBlocks, Gallery
 
-__all__ = ["StoredFaces", "open_faces", "read_face_vectors"]
+__all__ = ["StoredFaces", "open_faces", "open_part", "read_face_vectors"]
 
 _HELD_BYTES = 256 * 2**20  # of vectors that are read once and held: of 512 dimensions, 131,072 faces
 
@@ -55,14 +55,26 @@ class StoredFaces:
         Raises:
             ArtifactError: a face has no embedding, or a file is not what was recorded.
         """
-        rows: list[Ints] = []
-        vectors: list[Floats] = []
-        for n, shard in enumerate(self.shards):
-            rows.append(self.order[self.ends[n] : self.ends[n + 1]])
-            vectors.append(self._of(shard, rows[-1]))
-            if sum(map(len, rows)) >= BLOCK or n == len(self.shards) - 1:
-                yield np.concatenate(rows), np.concatenate(vectors)
-                rows, vectors = [], []
+        for first, last in _runs(np.diff(self.ends), BLOCK):
+            vectors = [self._of(self.shards[n], self._rows(n, n + 1)) for n in range(first, last)]
+            yield self._rows(first, last), np.concatenate(vectors)
+
+    def parts(self, faces: int) -> Iterator[pa.Table]:
+        """TO_CODE of so many whole blocks at a time that they have at least so many faces, but for the last.
+
+        Opened by itself, a part has the same blocks.
+        """
+        shard_N = np.zeros(len(self.ids), np.int64)
+        shard_N[self.order] = np.repeat(np.arange(len(self.shards)), np.diff(self.ends))
+        names = pa.array(self.shards, pa.string())
+        hashes = pa.array([self.hashes.get(shard) for shard in self.shards], pa.string())
+        blocks = list(_runs(np.diff(self.ends), BLOCK))
+        sizes = [int(self.ends[last] - self.ends[first]) for first, last in blocks]
+        for first, last in _runs(sizes, faces):
+            rows = np.sort(self._rows(blocks[first][0], blocks[last - 1][1]))
+            which = pa.array(shard_N[rows])
+            columns = {"face_id": self.ids[rows], "row": rows, "shard": names.take(which), "sha256": hashes.take(which)}
+            yield pa.table(columns, schema=TO_CODE)
 
     def take(self, rows_S: Ints) -> Floats:
         """As of FaceBlocks; no shard is read that holds none of them.
@@ -74,11 +86,15 @@ class StoredFaces:
         wanted[rows_S] = True
         vectors_SD = np.zeros((len(rows_S), self.dimension), np.float32)
         for n, shard in enumerate(self.shards):
-            rows = self.order[self.ends[n] : self.ends[n + 1]]
+            rows = self._rows(n, n + 1)
             rows = rows[wanted[rows]]
             if len(rows):
                 vectors_SD[np.searchsorted(rows_S, rows)] = self._of(shard, rows)
         return vectors_SD
+
+    def _rows(self, first: int, last: int) -> Ints:
+        """Rows of some shards, one shard after another."""
+        return self.order[self.ends[first] : self.ends[last]]
 
     def _of(self, shard: str, rows_M: Ints) -> Floats:
         """The vectors of those rows, float32 (M, D), all of which are in the shard."""
@@ -106,20 +122,23 @@ def open_faces(
     Raises:
         ArtifactError: a face has no embedding, or a file is not what was recorded; where they are many, only when they are read.
     """
-    shards = faces["shard"].combine_chunks().dictionary_encode()
-    of_face_N = shards.indices.to_numpy(zero_copy_only=False)
-    order = np.argsort(of_face_N, kind="stable")
-    stored = StoredFaces(
-        storage=storage,
-        encoder=encoder,
-        dimension=dimension,
-        ids=faces["face_id"].to_numpy(),
-        shards=tuple(shards.dictionary.to_pylist()),
-        order=order,
-        ends=np.searchsorted(of_face_N[order], np.arange(len(shards.dictionary) + 1)),
-        hashes={shard.name: shard.embeddings_sha256 for shard in recorded.shards} if recorded else {},
-    )
+    hashes = {shard.name: shard.embeddings_sha256 for shard in recorded.shards} if recorded else {}
+    stored = _stored(storage, faces, encoder, dimension, hashes)
     return stored if 4 * dimension * faces.num_rows > _HELD_BYTES else _held(stored)
+
+
+def open_part(storage: Storage, part: pa.Table, *, encoder: str, dimension: int) -> StoredFaces:
+    """The faces of a part that `StoredFaces.parts` gave, numbered from 0.
+
+    Args:
+        storage: the store.
+        part: TO_CODE.
+        encoder: the encoder's id.
+        dimension: D.
+    """
+    of_shards = part.group_by(["shard", "sha256"]).aggregate([]).to_pylist()
+    hashes = {row["shard"]: row["sha256"] for row in of_shards if row["sha256"] is not None}
+    return _stored(storage, part, encoder, dimension, hashes)
 
 
 def read_face_vectors(
@@ -128,6 +147,32 @@ def read_face_vectors(
     """The embedding of every face at once, float32 (N, D), in the order of the table; arguments and refusals as of `open_faces`."""
     opened = open_faces(storage, faces, encoder=encoder, dimension=dimension, recorded=recorded)
     return opened.vectors if isinstance(opened, Gallery) else _held(opened).vectors
+
+
+def _stored(storage: Storage, faces: pa.Table, encoder: str, dimension: int, hashes: dict[str, str]) -> StoredFaces:
+    shards = faces["shard"].combine_chunks().dictionary_encode()
+    of_face_N = shards.indices.to_numpy(zero_copy_only=False)
+    order = np.argsort(of_face_N, kind="stable")
+    return StoredFaces(
+        storage=storage,
+        encoder=encoder,
+        dimension=dimension,
+        ids=faces["face_id"].to_numpy(),
+        shards=tuple(shards.dictionary.to_pylist()),
+        order=order,
+        ends=np.searchsorted(of_face_N[order], np.arange(len(shards.dictionary) + 1)),
+        hashes=hashes,
+    )
+
+
+def _runs(sizes: Sequence[int] | Ints, least: int) -> Iterator[tuple[int, int]]:
+    """First and last, exclusive, of as many in a row as have together at least so many; the last run may have fewer."""
+    first, held = 0, 0
+    for number, size in enumerate(sizes):
+        held += int(size)
+        if held >= least or number == len(sizes) - 1:
+            yield first, number + 1
+            first, held = number + 1, 0
 
 
 def _held(faces: FaceBlocks) -> Gallery:

@@ -11,7 +11,15 @@ from datetime import timedelta
 from typing import Any
 
 from store.errors import ManifestError, VersionError
-from store.layout import embeddings_path, faces_path, open_store, photos_path, version_folder
+from store.layout import (
+    builds_folder,
+    coding_folder,
+    embeddings_path,
+    faces_path,
+    open_store,
+    photos_path,
+    version_folder,
+)
 from store.leases import VACUUM, hold_lease, live_leases, storage_now_s
 from store.local_files import STAGING
 from store.removal import Removal, add_removal, end_removal, read_removal, shard_of_path, spare
@@ -94,6 +102,7 @@ def vacuum_store(store: str, *, keep: int = 3, older_than_days: float = 0.0, dry
         done = _carry_out(storage)
         _sweep_abandoned(storage)
         _sweep_staging(storage)
+        _sweep_drafts(storage)
         storage.abort_leftover_uploads(older_than=_UPLOAD)
         return done
 
@@ -239,3 +248,20 @@ def _sweep_staging(storage: Storage) -> None:
         written = storage.modified_s(f"{STAGING}/{name}")
         if written is not None and now - written >= ABANDONED_S:
             storage.remove(f"{STAGING}/{name}")
+
+
+def _sweep_drafts(storage: Storage) -> None:
+    """Remove what builds that died a day ago or more left of versions that never came to be: drafts, and coded faces.
+
+    While any build runs all of it stays: one that codes for days reads what it wrote at first.
+    """
+    if any(not lease.owner.startswith(VACUUM) for lease in live_leases(storage)):
+        return
+    now = storage_now_s(storage)
+    for place in (builds_folder(), coding_folder()):
+        for name in storage.names(place):
+            folder = f"{place}/{name}"
+            inside = [f"{folder}/{one}" for one in storage.names(folder)]
+            written = max((storage.modified_s(path) or now for path in inside or [folder]), default=now)
+            if now - written >= ABANDONED_S:
+                storage.remove(folder)

@@ -73,3 +73,27 @@ def test_a_removed_face_makes_the_last_place_unsure_until_it_is_known_to_be_righ
     again = near.removed(np.array([1])).added(np.array([8]), faces[[0]])
     assert again.sure().tolist() == [3]
     assert again.ids.tolist() == [[0, 8, 2]]
+
+
+def test_parts_searched_apart_and_merged_are_one_search_of_all_of_them_with_equal_cosines_and_empty_places() -> None:
+    rng = np.random.default_rng(4)
+    queries = unit(rng, 5)
+    pool = unit(rng, 90)
+    pool[40:] = pool[:50]  # so that many cosines are equal
+    ids = rng.permutation(90).astype(np.int64)
+    for depth in (7, 30, 200):
+        nobody = NearestFaces.of(queries, depth=depth)
+        parts = [(ids[rows], pool[rows]) for rows in np.array_split(rng.permutation(90), 6)]
+        one_search = nobody
+        for part in parts:
+            one_search = one_search.added(*part)
+        merged = nobody
+        for part in reversed(parts):
+            merged = merged.merged(nobody.added(*part))
+        for name in ("ids", "cosines", "hidden"):
+            assert getattr(merged, name).tobytes() == getattr(one_search, name).tobytes(), (depth, name)
+
+
+def test_merging_where_nobody_asks_is_nobody() -> None:
+    nobody = NearestFaces.of(np.zeros((0, 12), np.float32), depth=0)
+    assert nobody.merged(nobody) is nobody

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from store.errors import GateRefusedError, VersionError
+from store.errors import ArtifactError, GateRefusedError, VersionError
 from store.index_choice import AskedBudget, IndexBudget
 from store.index_file import indexed_ids, load_index
 from store.layout import open_store
 from store.schemas import VERSION_FACES, from_parquet
 from store.versions import current_number, read_file, read_version
 from tasks.steps.check_version import check_version
+from tasks.steps.code_faces import code_faces
 from tasks.steps.contract import Contract
 from tasks.steps.forget import forget_now
 from tasks.steps.forget_exclude import Wish
@@ -26,9 +27,11 @@ from tasks.steps.held_out_queries import HeldOutQueries, held_out_queries
 from tasks.steps.held_out_truth import read_truth, searched
 from tasks.steps.open_version import open_version
 from tasks.steps.plan_build import with_budget
+from tasks.steps.plan_coding import CodingPlan
 from tasks.steps.publish_version import publish_version
 from tasks.steps.stored_faces import open_faces
 from tasks.steps.verify_store import verify_store
+from tasks.steps.write_index import begin_index
 
 Paint = Callable[[Path, int | None], Path]
 PHOTOS = 96
@@ -318,3 +321,78 @@ def faces_of(storage: Any) -> list[int]:
     data = read_file(storage, read_version(storage), "faces.parquet")
     ids: list[int] = from_parquet(data, VERSION_FACES, where="x")["face_id"].to_pylist()
     return ids
+
+
+def test_an_index_of_more_faces_than_are_held_is_coded_block_by_block_to_the_very_version_of_one_pass(
+    made: tuple[Any, Path], copy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.steps.choose_index._TRIALS", 1)
+    monkeypatch.setattr("tasks.steps.measure_index._REFINE", (1.0, 500.0))
+    monkeypatch.setattr("tasks.steps.stored_faces._HELD_BYTES", 1_000)
+    monkeypatch.setattr("tasks.steps.stored_faces.BLOCK", 20)
+    monkeypatch.setattr("tasks.steps.plan_coding._FACES", 20)
+    asked = AskedBudget(memory_bytes=8_500)  # another one: the index is made anew
+    twin = replace(copy, store=str(shutil.copytree(copy.store, tmp_path / "twin")))
+    begun = begin_index(
+        with_budget(copy.plan(made[1]), asked), store=copy.store, contract=copy.contract, encoder=copy.encoder
+    )
+    assert isinstance(begun, CodingPlan)
+    assert len(begun.requests) > 2
+    in_blocks = build(copy, made[1], asked)
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.steps.write_index.StoredFaces", type(None))  # nobody is: all of it is one pass
+        at_once = build(twin, made[1], asked)
+    assert in_blocks.index.change == "rebuilt"
+    assert in_blocks.index.key != "Flat"
+    for name in ("index.faiss", "truth.parquet", "faces.parquet", "photos.parquet"):
+        assert in_blocks.files[name] == at_once.files[name], name
+    assert without_times(in_blocks) == without_times(at_once)
+    storage = open_store(copy.store)
+    assert storage.names("runs/coding") == []
+    left = [name for name in storage.names("runs/builds") if name != begun.build]
+    assert left == []
+    assert verify_store(copy.store).problems == []
+
+
+def test_a_coded_block_that_is_broken_publishes_nothing_and_the_next_build_codes_it_anew(
+    made: tuple[Any, Path], copy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.steps.measure_index._REFINE", (1.0, 500.0))
+    monkeypatch.setattr("tasks.steps.stored_faces._HELD_BYTES", 1_000)
+    monkeypatch.setattr("tasks.steps.stored_faces.BLOCK", 20)
+    monkeypatch.setattr("tasks.steps.plan_coding._FACES", 20)
+    asked = AskedBudget(memory_bytes=8_500)
+    storage = open_store(copy.store)
+
+    def broken(block: Any, **options: Any) -> Any:
+        done = code_faces(block, **options)
+        storage.write(storage.path_of(done.codes.uri), b"half a block")
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.steps.write_index.code_faces", broken)
+        with pytest.raises(ArtifactError, match=r"of (\d) coded blocks of faces \1 cannot be read back"):
+            build(copy, made[1], asked)
+    assert current_number(storage) == 1
+    assert build(copy, made[1], asked).version == 2
+    assert verify_store(copy.store).problems == []
+
+
+def test_a_changed_copy_of_many_faces_takes_no_workers(
+    copy: Any, changed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.steps.stored_faces._HELD_BYTES", 1_000)
+    monkeypatch.setattr("tasks.steps.write_index.plan_coding", None)
+    assert build(copy, changed, AskedBudget()).index.change == "updated"
+
+
+def without_times(manifest: Any) -> dict[str, Any]:
+    """What two builds of the same must agree on: all but who they are, when they were, and how long anything took."""
+    document = json.loads(manifest.to_json())
+    for name in ("build", "created_at", "self_sha256"):
+        document.pop(name, None)
+    document["files"].pop("report.html")
+    document["metrics"].pop("latency_quantiles_ms")
+    text = re.sub(r"[\d.e-]+ ms", "some ms", json.dumps(document, sort_keys=True))
+    document = json.loads(re.sub(r'"(p50_ms|p99_ms|queries_per_s\w*)": [\d.e+-]+', '"\\1": 0', text))
+    return dict(document)

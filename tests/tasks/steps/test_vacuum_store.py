@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -323,3 +324,29 @@ def test_what_dead_processes_left_on_its_way_goes_after_a_day_and_what_is_under_
     assert room.exists()
     vacuum_store(storage.uri)
     assert [path.name for path in staging.iterdir()] == ["alive"]
+
+
+@pytest.mark.parametrize("kind", ["builds", "coding"])
+def test_drafts_and_coded_faces_of_dead_builds_go_after_a_day_unless_a_build_runs(storage: Storage, kind: str) -> None:
+    runs = Path(storage.uri) / "runs" / kind
+    for name in ("dead", "alive"):
+        for file in ("one", "two"):
+            storage.write(f"runs/{kind}/{name}/{file}", b"half of something")
+    (runs / "empty").mkdir()
+    long_ago = time.time() - 2 * 86_400
+    for path in (
+        runs / "dead/one",
+        runs / "dead/two",
+        runs / "alive/one",
+        runs / "dead",
+        runs / "alive",
+        runs / "empty",
+    ):
+        os.utime(path, (long_ago,) * 2)
+    with hold_lease(storage, "build-of-days", shards=()):
+        vacuum_store(storage.uri)
+    vacuum_store(storage.uri, dry_run=True)
+    assert storage.names(f"runs/{kind}") == ["alive", "dead", "empty"]
+    vacuum_store(storage.uri)
+    assert storage.names(f"runs/{kind}") == ["alive"]
+    assert storage.names(f"runs/{kind}/alive") == ["one", "two"]

@@ -1,0 +1,220 @@
+"""What a version is made of but for its index, and its draft manifest, under the store's runs/, where nobody reads it yet."""
+
+import importlib.metadata
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from store.content_hash import table_content_sha256
+from store.errors import LookalikeError
+from store.fingerprints import sha256_hex
+from store.layout import build_folder, embeddings_path, faces_path, photos_path
+from store.manifest import ContractRecord, EncoderRecord, FileRecord, Manifest, ShardRecord
+from store.refs import ArtifactRef
+from store.schemas import FACES, PHOTOS, STATUSES, VERSION_FACES, VERSION_PHOTOS, from_parquet, to_parquet
+from store.storage import Storage
+from tasks.steps.choose_index import INDEX_FILE, BuiltIndex
+from tasks.steps.contract import Contract
+from tasks.steps.held_out_truth import TRUTH_FILE, HeldOut, truth_parquet
+from tasks.steps.plan_build import BuildPlan
+from tasks.steps.resolve_encoder import EncoderRef
+
+__all__ = ["DRAFT", "VersionTables", "read_tables", "write_draft", "write_tables"]
+
+DRAFT = "draft.json"
+"""The manifest of a version that is not checked yet, beside its files."""
+
+_LIBRARIES = ("faiss-cpu", "numpy", "onnxruntime", "openvino", "pillow", "pillow-heif", "prefect", "pyarrow", "torch")
+
+
+@dataclass(frozen=True)
+class VersionTables:
+    """A version without its index.
+
+    Attributes:
+        plan: every shard in it is committed and embedded.
+        contract: of the shards.
+        encoder: of the embeddings.
+        before: manifest of the version before; None where there is none, or one of another contract.
+        photos: VERSION_PHOTOS.
+        faces: VERSION_FACES.
+
+    Raises:
+        LookalikeError: photos or faces of the plan are not in the tables; the message has both numbers.
+    """
+
+    plan: BuildPlan
+    contract: Contract
+    encoder: EncoderRef
+    before: Manifest | None
+    photos: pa.Table
+    faces: pa.Table
+
+    def __post_init__(self) -> None:
+        """See that nobody was lost."""
+        _check_sums(self.plan, self.photos, self.faces)
+
+
+def write_tables(storage: Storage, tables: VersionTables, build: str) -> dict[str, FileRecord]:
+    """Write both tables into the build's folder; returns what a manifest says of them."""
+    written = {
+        "photos.parquet": to_parquet(tables.photos, VERSION_PHOTOS),
+        "faces.parquet": to_parquet(tables.faces, VERSION_FACES),
+    }
+    for name, data in written.items():
+        storage.write(f"{build_folder(build)}/{name}", data)
+    return {name: _record_of(data) for name, data in written.items()}
+
+
+def read_tables(storage: Storage, build: str, files: dict[str, FileRecord]) -> tuple[pa.Table, pa.Table]:
+    """Photos and faces, as they were written into the build's folder.
+
+    Raises:
+        ArtifactError: one is not what was written; the message names it.
+    """
+    schemas = {"photos.parquet": VERSION_PHOTOS, "faces.parquet": VERSION_FACES}
+    photos, faces = (
+        from_parquet(storage.read(path, sha256=files[name].sha256), schema, where=storage.uri_of(path))
+        for name, schema in schemas.items()
+        for path in [f"{build_folder(build)}/{name}"]
+    )
+    return photos, faces
+
+
+def write_draft(
+    storage: Storage,
+    tables: VersionTables,
+    built: BuiltIndex,
+    held: tuple[HeldOut, ...],
+    *,
+    build: str,
+    files: dict[str, FileRecord],
+) -> ArtifactRef:
+    """Put an index into the build's folder, where the tables stand, and write the draft manifest.
+
+    Args:
+        storage: the store.
+        tables: the version.
+        built: its index, whose file is gone afterwards from where it was.
+        held: queries with their exact nearest, where the index is approximate.
+        build: the version's uuid.
+        files: what was written of the tables.
+
+    Returns:
+        The draft manifest; its rows are the faces in the index.
+    """
+    folder = build_folder(build)
+    files = {INDEX_FILE: FileRecord(bytes=built.written.bytes, sha256=built.written.sha256), **files}
+    if held:
+        truth = truth_parquet(held, dimension=tables.encoder.dimension)
+        storage.write(f"{folder}/{TRUTH_FILE}", truth)
+        files[TRUTH_FILE] = _record_of(truth)
+    manifest = _manifest(tables, _shard_records(storage, tables), built, build=build, files=files)
+    storage.adopt(f"{folder}/{INDEX_FILE}", built.path)
+    draft = manifest.to_json()
+    storage.write(f"{folder}/{DRAFT}", draft)
+    return ArtifactRef(uri=storage.uri_of(f"{folder}/{DRAFT}"), sha256=sha256_hex(draft), rows=manifest.faces)
+
+
+def _record_of(data: bytes) -> FileRecord:
+    return FileRecord(bytes=len(data), sha256=sha256_hex(data))
+
+
+def _counts(plan: BuildPlan, photos: pa.Table) -> dict[str, int]:
+    """Photos by status; forgotten are those the plan passed over, and those that shards hold no row of any more."""
+    counted = {str(c["values"]): int(c["counts"]) for c in photos["status"].value_counts().to_pylist()}
+    if unknown := set(counted) - set(STATUSES):
+        raise LookalikeError(f"photos have statuses nobody knows: {sorted(unknown)}, wanted {STATUSES}")
+    counts = {status: counted.get(status, 0) for status in STATUSES}
+    return counts | {"forgotten": plan.forgotten + plan.table.rows - photos.num_rows}
+
+
+def _check_sums(plan: BuildPlan, photos: pa.Table, faces: pa.Table) -> None:
+    counts = _counts(plan, photos)
+    if sum(counts.values()) != plan.table.rows + plan.forgotten:
+        raise LookalikeError(
+            f"the version lost photos: {plan.table.rows + plan.forgotten} planned, {sum(counts.values())} counted"
+        )
+    indexed = photos.filter(pc.equal(photos["status"], "indexed"))
+    found = pc.sum(indexed["num_faces"]).as_py() or 0
+    if found != faces.num_rows:
+        raise LookalikeError(
+            f"the version lost faces: {found} were found in its photos, {faces.num_rows} are in its shards"
+        )
+
+
+def _manifest(
+    tables: VersionTables, shards: list[ShardRecord], built: BuiltIndex, *, build: str, files: dict[str, FileRecord]
+) -> Manifest:
+    plan, contract, encoder = tables.plan, tables.contract, tables.encoder
+    counts = _counts(plan, tables.photos)
+    ids_N: npt.NDArray[np.int64] = tables.faces["face_id"].to_numpy()
+    return Manifest(
+        format=1,
+        version=1,  # the number is given when it is published
+        parent=plan.parent,
+        build=build,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        sources=list(plan.sources),
+        contract=ContractRecord(id=contract.id, settings=_as_json(contract.settings)),
+        encoder=EncoderRecord(id=encoder.id, name=encoder.name, dimension=encoder.dimension),
+        shards=shards,
+        tombstones=[],
+        index=built.record(plan.budget),
+        files=files,
+        counts=counts,
+        photos=sum(counts.values()),
+        faces=len(ids_N),
+        metrics=None,
+        gate=None,
+        calibration=None,
+        content_sha256=table_content_sha256(tables.photos, ids_N),
+        labels="folder" if plan.labelled_sources else None,
+        labelled_sources=list(plan.labelled_sources),
+        requires=[],
+        library_versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
+    )
+
+
+def _shard_records(storage: Storage, tables: VersionTables) -> list[ShardRecord]:
+    """What the manifest says of each shard; what the version before says of one is taken over, for no shard ever changes."""
+    before, contract, encoder = tables.before, tables.contract.id, tables.encoder
+    known = {shard.name: shard for shard in before.shards} if before else {}
+    same_encoder = before is not None and before.encoder.id == encoder.id
+    records = []
+    for name in sorted(tables.photos["shard"].unique().to_pylist()):
+        record = known.get(name) or _shard_record(storage, name, contract=contract, encoder=encoder)
+        if name in known and not same_encoder:
+            embeddings = sha256_hex(storage.read(embeddings_path(encoder.id, name)))
+            record = record.model_copy(update={"embeddings_sha256": embeddings})
+        records.append(record)
+    return records
+
+
+def _shard_record(storage: Storage, shard: str, *, contract: str, encoder: EncoderRef) -> ShardRecord:
+    paths = (photos_path(contract, shard), faces_path(contract, shard), embeddings_path(encoder.id, shard))
+    photos, faces, embeddings = (storage.read(path) for path in paths)
+    return ShardRecord(
+        name=shard,
+        photos=from_parquet(photos, PHOTOS, where=storage.uri_of(paths[0]), columns=["uri"]).num_rows,
+        faces=from_parquet(faces, FACES, where=storage.uri_of(paths[1]), columns=["face_id"]).num_rows,
+        photos_sha256=sha256_hex(photos),
+        faces_sha256=sha256_hex(faces),
+        embeddings_sha256=sha256_hex(embeddings),
+    )
+
+
+def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON gives them back: tuples become lists."""
+    return {key: _plain(value) for key, value in settings.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,140 @@
+"""Cut the faces of an index that is trained into blocks that workers code, and put together what they coded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from store.coded_faces import read_coded
+from store.errors import ArtifactError
+from store.fingerprints import sha256_hex, short_hash
+from store.index_choice import IndexBudget
+from store.index_stream import Spool, code_sizes
+from store.layout import coding_folder
+from store.manifest import FileRecord
+from store.refs import ArtifactRef
+from store.schemas import TO_CODE, to_parquet
+from store.storage import Storage
+from store.trained_index import read_trained, trained_bytes
+from tasks.steps.build_anew import TrainedAnew
+from tasks.steps.choose_index import INDEX_FILE, BuiltIndex, ChosenKind, tuned
+from tasks.steps.code_faces import CODE_FACES_VERSION, CodedBlock, Coder, commit_name, keep, read_kept
+from tasks.steps.face_blocks import BLOCK
+from tasks.steps.held_out_truth import HeldOut, read_truth, truth_parquet
+from tasks.steps.update_index import made_anew
+
+__all__ = ["CodingPlan", "merge_coded", "plan_coding"]
+
+_FACES = 4 * BLOCK
+"""Faces that a worker codes at a time, about."""
+
+
+@dataclass(frozen=True)
+class CodingPlan:
+    """What is left to do of a version whose index is trained.
+
+    Attributes:
+        coder: what its faces are coded with.
+        requests: TO_CODE of each block that is to be coded.
+        finished: of each that an earlier run has coded.
+        chosen: the kind of index.
+        why: it is made anew, as a clause; empty where it follows none.
+        build: the version's uuid; its tables stand in this build's folder.
+        tables: what was written of them.
+    """
+
+    coder: Coder
+    requests: tuple[ArtifactRef, ...]
+    finished: tuple[ArtifactRef, ...]
+    chosen: ChosenKind
+    why: str
+    build: str
+    tables: dict[str, FileRecord]
+
+
+def plan_coding(storage: Storage, anew: TrainedAnew, *, build: str, tables: dict[str, FileRecord]) -> CodingPlan:
+    """Keep what workers need, under a name that says what it is made of: the same faces, trained on, get the same blocks.
+
+    Args:
+        storage: the store.
+        anew: the index, trained.
+        build: the version's uuid.
+        tables: what was written of its tables.
+    """
+    faces, trained = anew.faces, trained_bytes(anew.kind.trained)
+    asked = truth_parquet((anew.asked,), dimension=faces.dimension)
+    identity = [CODE_FACES_VERSION, faces.encoder, sha256_hex(trained), sha256_hex(asked)]
+    folder = coding_folder(short_hash(identity))
+    coder = Coder(
+        folder=folder,
+        trained=keep(storage, folder, trained, rows=0, suffix=".faiss"),
+        asked=keep(storage, folder, asked, rows=len(anew.asked.faces)),
+        encoder=faces.encoder,
+        dimension=faces.dimension,
+    )
+    blocks = [keep(storage, folder, to_parquet(part, TO_CODE), rows=part.num_rows) for part in faces.parts(_FACES)]
+    there = set(storage.names(folder))
+    finished = tuple(block for block in blocks if commit_name(block.sha256) in there)
+    requests = tuple(block for block in blocks if commit_name(block.sha256) not in there)
+    return CodingPlan(coder, requests, finished, anew.kind.chosen, anew.why, build, tables)
+
+
+def merge_coded(
+    storage: Storage,
+    plan: CodingPlan,
+    coded: Sequence[CodedBlock],
+    *,
+    ids_N: npt.NDArray[np.int64],
+    budget: IndexBudget,
+    folder: Path,
+) -> tuple[BuiltIndex, HeldOut]:
+    """The index of all blocks, tuned, and the queries with their exact nearest of all faces.
+
+    Args:
+        storage: the store.
+        plan: every block of it is coded.
+        coded: what became of each, in whatever order.
+        ids_N: int64, ascending: all faces.
+        budget: of the index.
+        folder: of this machine; room as of `build_chosen`.
+
+    Raises:
+        ArtifactError: a block is missing, or not what its worker wrote; the message names the file.
+    """
+    trained = read_trained(read_kept(storage, plan.coder.trained), where=plan.coder.trained.uri)
+    code_bytes, finer_bytes = code_sizes(trained)
+    asked = _held(storage, plan.coder.asked, plan.coder)
+    near = asked.near[1.0]
+    with Spool(trained, ids_N, folder) as spool:
+        for block in coded:
+            try:
+                data = read_kept(storage, block.codes)
+                codes = read_coded(data, code_bytes=code_bytes, finer_bytes=finer_bytes, where=block.codes.uri)
+                near = near.merged(_held(storage, block.near, plan.coder).near[1.0])
+            except ArtifactError as error:
+                raise _refused(storage, plan, coded, error) from error
+            spool.append(codes)
+        written = spool.write(folder / INDEX_FILE)
+    built = tuned(plan.chosen, written, near, faces=len(ids_N), budget=budget, folder=folder)
+    return made_anew(built, plan.why), HeldOut("tune", asked.faces, {1.0: near})
+
+
+def _refused(storage: Storage, plan: CodingPlan, coded: Sequence[CodedBlock], first: ArtifactError) -> ArtifactError:
+    """What is said of blocks that do not read back; they are not taken for coded any more."""
+    broken = 0
+    for block in coded:
+        try:
+            read_kept(storage, block.codes)
+            read_kept(storage, block.near)
+        except ArtifactError:
+            storage.remove(f"{plan.coder.folder}/{commit_name(block.block)}")
+            broken += 1
+    return ArtifactError(
+        f"{first}; of {len(coded)} coded blocks of faces {broken} cannot be read back: run the same command again, which codes them anew"
+    )
+
+
+def _held(storage: Storage, ref: ArtifactRef, coder: Coder) -> HeldOut:
+    return read_truth(read_kept(storage, ref), dimension=coder.dimension, where=ref.uri)["tune"]
