@@ -17,7 +17,9 @@ from models.on_device import on_device
 __all__ = ["centres_of"]
 
 _CELLS = 2**24  # of the cosines of a stretch: 64 MiB
-_WHOLE = 2.0**32  # steps of a component from 0 to 1; of unit vectors a list holds 2^31 before their sum does not fit any more
+_WHOLE = (
+    2.0**32
+)  # steps of a component from 0 to 1; of unit vectors a list holds 2^31 before their sum does not fit any more
 _APART = 2.0**-10  # by which the halves of a split list are moved apart
 
 

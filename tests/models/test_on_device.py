@@ -28,7 +28,9 @@ def test_a_device_that_is_missing_is_one_sentence() -> None:
 )
 def test_too_little_memory_is_one_sentence_however_the_device_says_it(error: RuntimeError) -> None:
     with (
-        pytest.raises(DeviceError, match="device cpu: too little memory is left on it for a sum; end what else uses it"),
+        pytest.raises(
+            DeviceError, match="device cpu: too little memory is left on it for a sum; end what else uses it"
+        ),
         on_device("cpu", "a sum"),
     ):
         raise error
