@@ -154,3 +154,37 @@ def at_work_on(address: str, *, workers: int) -> Iterator[Callable[[], set[int]]
         client.wait_for_workers(workers, timeout=120)
         pids = client.run(os.getpid)
         yield lambda: {pids[worker] for worker, tasks in client.processing().items() if tasks}
+
+
+@pytest.mark.long
+@pytest.mark.flow
+def test_workers_of_a_cluster_code_the_faces_of_a_large_index(
+    prefect_api: str, drawn_people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.build_index import build_index
+    from store.layout import open_store
+    from store.versions import read_version
+    from tasks.steps.train_encoder import NetworkSettings, new_encoder
+    from tasks.steps.verify_store import verify_store
+
+    monkeypatch.setattr("store.index_choice.FEWEST_FOR_CODES", 16)
+    monkeypatch.setattr("tasks.steps.choose_index._TRIALS", 1)
+    monkeypatch.setattr("tasks.steps.stored_faces._HELD_BYTES", 100)
+    monkeypatch.setattr("tasks.steps.stored_faces.BLOCK", 5)
+    monkeypatch.setattr("tasks.steps.plan_coding._FACES", 5)
+    stores = [str(tmp_path / name) for name in ("cluster", "here")]
+    for store in stores:
+        encoder = new_encoder(store, settings=NetworkSettings(width=0.25, dimension=32))
+    options: dict[str, Any] = {"encoder": encoder, "shard_photos": 3, "memory": "2.7K"}
+    with cluster(2, server=prefect_api, folder=tmp_path) as (address, _), monkeypatch.context() as patch:
+        patch.setattr("tasks.computing.children", None)  # nobody computes anything here
+        built = build_index(source=str(drawn_people), store=stores[0], cluster=f"dask://{address}", **options)
+    assert built["published"]
+    assert built["index"]["key"] != "Flat"
+    storage = open_store(stores[0])
+    assert any(name.startswith("code-faces-") for name in storage.names("runs/results"))
+    assert verify_store(stores[0]).problems == []
+    build_index(source=str(drawn_people), store=stores[1], workers=2, **options)
+    there, here = (read_version(open_store(store)).manifest.files for store in stores)
+    assert there["index.faiss"] == here["index.faiss"]
+    assert there["truth.parquet"].bytes > 0

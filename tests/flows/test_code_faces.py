@@ -40,7 +40,9 @@ def coding_runs(client, run, *, faces):
     until = time.monotonic() + 30
     while True:
         runs = client.read_task_runs(**wanted)
-        coded = sum(int(one.name.split("-")[2]) for one in runs if one.state.is_final())  # code-faces-5-faces
+        coded = sum(
+            int(one.name.split("-")[2]) for one in runs if one.state and one.state.is_final()
+        )  # code-faces-5-faces
         if coded == faces:
             return runs
         assert time.monotonic() < until, f"the server heard of {coded} of {faces} faces"

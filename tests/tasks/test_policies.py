@@ -1,12 +1,16 @@
+from dataclasses import replace
+
 import pytest
 from prefect import flow, task
 
 from store.errors import ArtifactError
 from store.refs import ArtifactRef
 from tasks import policies
+from tasks.code_faces import code_faces
 from tasks.find_faces import find_faces
 from tasks.steps import find_faces as step
 from tasks.steps.children import ChildDiedError
+from tasks.steps.code_faces import CODE_FACES_VERSION, Coder
 from tasks.steps.contract import Contract
 
 
@@ -62,6 +66,26 @@ def test_the_cache_key_of_a_shard_follows_its_name_its_store_its_contract_and_th
     monkeypatch.setattr(policies, "FIND_FACES_VERSION", step.FIND_FACES_VERSION + 1)
     keys.append(key_of())
     assert len(set(keys)) == 5
+
+
+def test_the_cache_key_of_a_block_follows_what_it_is_coded_with_its_faces_and_the_step_s_version(monkeypatch):
+    block, other = (ArtifactRef(uri="/s/runs/coding/a/b.parquet", sha256=one * 64, rows=3) for one in "01")
+    coder = Coder("runs/coding/a", trained=block, asked=block, encoder="e" * 32, dimension=8)
+
+    def key(**changes):
+        return code_faces.cache_key_fn(None, {"block": block, "store": "/s", "coder": coder} | changes)
+
+    keys = [
+        key(),
+        key(block=other),
+        key(store="/t"),
+        key(coder=replace(coder, trained=other)),
+        key(coder=replace(coder, asked=other)),
+    ]
+    assert key(coder=replace(coder, folder="runs/coding/c")) == key()
+    monkeypatch.setattr(policies, "CODE_FACES_VERSION", CODE_FACES_VERSION + 1)
+    keys.append(key())
+    assert len(set(keys)) == 6
 
 
 @pytest.mark.flow
