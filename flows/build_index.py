@@ -135,7 +135,7 @@ def _build(
             with stages.stage("embed") as counts:
                 embedded = embed_shards(found, plan, store=store, contract=contract, encoder=embedder, device=device)
                 counts.update(embedded)
-        with stages.stage("index") as counts:
+        with stages.stage("index") as counts, policies.gpu_if(device):
             draft = index_shards(
                 plan,
                 store=store,
@@ -146,8 +146,8 @@ def _build(
                 device=device,
             )
             counts["faces"] = draft.rows
-        with stages.stage("check"), telling_of_a_refusal(store):
-            checked = check_version(draft, store=store)
+        with stages.stage("check"), telling_of_a_refusal(store), policies.gpu_if(device):
+            checked = check_version(draft, store=store, device=device)
         with stages.stage("publish"):
             number = publish_version(checked.draft, store=store, plan=plan)
     answer_plan(plan, store=store, look_at=look_at)

@@ -103,13 +103,13 @@ def index_shards(
 ) -> ArtifactRef:
     """Write the draft of a version; where its index is made anew of many faces, workers code them block by block.
 
-    Coding is the processor's work: here it takes `workers` children whatever the device. A cluster's workers keep the children that
-    they have for the device.
+    Coding is the processor's work: here it takes `workers` children whatever the device, which share a GPU for the comparison with the
+    queries. A cluster's workers keep the children that they have for the device.
     """
-    begun = write_index(plan, store=store, contract=contract, encoder=encoder)
+    begun = write_index(plan, store=store, contract=contract, encoder=encoder, device=device)
     if isinstance(begun, ArtifactRef):
         return begun
-    fixed: dict[str, Any] = {"store": unmapped(store), "coder": unmapped(begun.coder)}
+    fixed: dict[str, Any] = {"store": unmapped(store), "coder": unmapped(begun.coder), "device": unmapped(device)}
     hands = min(workers, max(1, len(begun.requests)))
     with computing(workers=hands, cluster=cluster, device=device if cluster else "cpu"):
         again = policies.stored_in(code_faces, store, refresh=False).map(list(begun.finished), **fixed)

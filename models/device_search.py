@@ -33,23 +33,26 @@ def screen_on(device: str) -> Screen:
 
     def screen(queries_QD: Floats, faces_BD: Floats, floors_Q: Floats, near: int) -> tuple[Ints, Ints]:
         with on_device(device, f"a comparison of {len(queries_QD):,} queries with {len(faces_BD):,} faces"):
-            off = rounding(queries_QD.shape[1])
-            queries = torch.tensor(queries_QD, device=device)
-            floors = torch.tensor(floors_Q, device=device) - off
-            step = max(1, _CELLS // max(queries_QD.shape))
-            found = []
-            for start in range(0, len(faces_BD), step):
-                stretch = torch.tensor(faces_BD[start : start + step], device=device)
-                pairs, floors = _passing(queries @ stretch.T, floors, min(near, len(stretch)), 2 * off)
-                found.append(pairs.cpu().numpy() + [0, start])
-        pairs_P2 = np.concatenate(found)
+            pairs_P2 = _screened(device, queries_QD, faces_BD, floors_Q, near)
         return pairs_P2[:, 0], pairs_P2[:, 1]
 
     return screen
 
 
+def _screened(device: str, queries_QD: Floats, faces_BD: Floats, floors_Q: Floats, near: int) -> Ints:
+    off = rounding(queries_QD.shape[1])
+    queries, floors = torch.tensor(queries_QD, device=device), torch.tensor(floors_Q, device=device) - off
+    step = max(1, _CELLS // max(queries_QD.shape))
+    found = []
+    for start in range(0, len(faces_BD), step):
+        stretch = torch.tensor(faces_BD[start : start + step], device=device)
+        pairs, floors = _passing(queries @ stretch.T, floors, min(near, len(stretch)), 2 * off)
+        found.append(pairs.cpu().numpy() + np.array([0, start]))
+    return np.concatenate(found)
+
+
 def _passing(cosines_QB: Tensor, floors_Q: Tensor, near: int, room: float) -> tuple[Tensor, Tensor]:
-    """Who is no farther than his floor, int64 (P, 2); and the floors, raised for who has `near` faces."""
+    """Who is no farther than his query's floor, int64 (P, 2); and the floors, raised where `near` faces are above them."""
     crowded_Q = (cosines_QB >= floors_Q[:, None]).sum(dim=1) > near
     if crowded_Q.any():
         lowest = cosines_QB[crowded_Q].topk(near, dim=1, sorted=False).values.amin(dim=1)

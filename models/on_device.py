@@ -22,7 +22,7 @@ class DeviceError(RuntimeError):
 
 @contextmanager
 def on_device(device: str, wanted: str) -> Iterator[None]:
-    """In this block no product is shortened and nothing is kept for gradients.
+    """In this block no product is shortened and nothing is kept for gradients; what it took of the device is given back.
 
     Args:
         device: "cuda", "cuda:1", or "cpu" to compare with.
@@ -42,3 +42,6 @@ def on_device(device: str, wanted: str) -> Iterator[None]:
         raise DeviceError(
             f"device {device}: too little memory is left on it for {wanted}; end what else uses it, or use the processor"
         ) from error
+    finally:
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()  # others wait for it

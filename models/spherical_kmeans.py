@@ -46,12 +46,15 @@ def centres_of(
     """
     first_L = np.random.default_rng(seed).choice(len(sample_SD), lists, replace=False)
     with on_device(device, f"{lists:,} lists and {len(sample_SD):,} faces to train them on"):
-        sample = torch.tensor(sample_SD, device=device)
-        centres_LD = sample[torch.tensor(first_L, device=device)]
-        for _ in range(iterations):
-            sums_LD, counts_L = _sums(sample, centres_LD)
-            centres_LD = functional.normalize(_without_empty(sums_LD, counts_L))
-        found: npt.NDArray[np.float32] = centres_LD.cpu().numpy()
+        return _found(torch.tensor(sample_SD, device=device), torch.tensor(first_L, device=device), iterations)
+
+
+def _found(sample_SD: Tensor, first_L: Tensor, iterations: int) -> npt.NDArray[np.float32]:
+    centres_LD = sample_SD[first_L]
+    for _ in range(iterations):
+        sums_LD, counts_L = _sums(sample_SD, centres_LD)
+        centres_LD = functional.normalize(_without_empty(sums_LD, counts_L))
+    found: npt.NDArray[np.float32] = centres_LD.cpu().numpy()
     return found
 
 
@@ -60,7 +63,7 @@ def _sums(sample_SD: Tensor, centres_LD: Tensor) -> tuple[Tensor, Tensor]:
     lists, dimension = centres_LD.shape
     sums_LD = torch.zeros((lists, dimension), dtype=torch.int64, device=sample_SD.device)
     counts_L = torch.zeros(lists, dtype=torch.int64, device=sample_SD.device)
-    for stretch_BD in sample_SD.split(max(1, _CELLS // max(lists, 2 * dimension))):
+    for stretch_BD in torch.split(sample_SD, max(1, _CELLS // max(lists, 2 * dimension))):
         nearest_B = (stretch_BD @ centres_LD.T).argmax(dim=1)
         sums_LD.index_add_(0, nearest_B, (stretch_BD * _WHOLE).long())
         counts_L.index_add_(0, nearest_B, torch.ones_like(nearest_B))
