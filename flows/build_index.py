@@ -59,7 +59,7 @@ def build_index(
         retry: "failed" tries again the photos that could not be read before, and looks at nothing else.
         full: read every photo and compare its hash, whatever its size and time say.
         cluster: dask://host:port of a scheduler whose workers compute the shards; empty for this machine.
-        device: "cuda" computes on GPUs, a process each.
+        device: "cuda" computes on GPUs, a process each, and the heavy parts of the index on one of them.
         memory: that the index may hold while it answers, such as 512M or 8G; empty leaves it as it was, 4G at first.
         latency_ms: milliseconds that a query may take on one core; empty leaves it as it was, 20 at first.
         recall: recall@10 that an approximate index is tuned for; empty leaves it as it was, 0.95 at first.
