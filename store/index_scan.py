@@ -12,6 +12,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from store.cores import one_core
+
 __all__ = ["pays", "scan_allowed"]
 
 Rows = npt.NDArray[np.int64]
@@ -64,11 +66,12 @@ def _some(
         np.full((len(queries_QD), k), -np.inf, np.float32),
         np.full((len(queries_QD), k), -1, np.int64),
     )
-    for n in np.flatnonzero(~short_Q):
-        best = rows_QC[n, allowed_QC[n]][:compared]
-        cosines = _cosines(finer, best, queries_QD[n])
-        order = np.lexsort((best, -cosines))[:k]
-        cosines_QK[n, : len(order)], rows_QK[n, : len(order)] = cosines[order], best[order]
+    with one_core():  # a query's candidates are too few to share
+        for n in np.flatnonzero(~short_Q):
+            best = rows_QC[n, allowed_QC[n]][:compared]
+            cosines = _cosines(finer, best, queries_QD[n])
+            order = np.lexsort((best, -cosines))[:k]
+            cosines_QK[n, : len(order)], rows_QK[n, : len(order)] = cosines[order], best[order]
     if short_Q.any():  # the filter keeps out just those who are near: all that are allowed are compared
         exact = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
         cosines_QK[short_Q], rows_QK[short_Q] = finer.search(queries_QD[short_Q], k, params=exact)

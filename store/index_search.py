@@ -5,8 +5,8 @@ dimensions, K answers a query, N faces.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from store.cores import one_core
 from store.errors import ArtifactError
 from store.index_scan import pays, scan_allowed
 
@@ -27,7 +28,6 @@ __all__ = [
     "index_size",
     "indexed_ids",
     "leave_out",
-    "one_core",
     "parts_of",
     "search",
 ]
@@ -85,17 +85,6 @@ def indexed_ids(index: Any) -> npt.NDArray[np.int64]:
     """The face ids in the index, int64, ascending."""
     ids_N: npt.NDArray[np.int64] = np.sort(faiss.vector_to_array(index.id_map))
     return ids_N
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """In this block FAISS computes on one core, for this thread's searches."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from models.exact_search import NearestFaces
 from models.recall import recalls
-from store.index_search import Allowed, SearchSettings, one_core, parts_of, search
+from store.cores import one_core
+from store.index_search import Allowed, SearchSettings, parts_of, search
 from tasks.steps.face_blocks import FaceBlocks
 from tasks.steps.index_device import screen_for
 
@@ -25,7 +26,6 @@ __all__ = [
     "Questions",
     "latency_of",
     "measured_at",
-    "queries_a_second",
     "recall_of",
     "tune",
 ]
@@ -140,13 +140,6 @@ def latency_of(
             if now > until and len(took) >= 8:
                 break
     return Latency(np.array(took))
-
-
-def queries_a_second(index: Any, queries_QD: npt.NDArray[np.float32], settings: SearchSettings) -> float:
-    """How many queries for ten faces are answered a second when they come all at once, on all cores."""
-    start = time.perf_counter()
-    search(index, queries_QD, k=10, settings=settings)
-    return len(queries_QD) / (time.perf_counter() - start)
 
 
 def tune(index: Any, asked: Questions, *, recall: float) -> tuple[Point, list[Point]]:

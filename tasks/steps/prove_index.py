@@ -3,6 +3,7 @@
 Q queries, K answers a query, N nearest known, D dimensions.
 """
 
+import time
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from store.index_choice import RECALL_GATE
 from store.index_search import NOBODY, SearchSettings, allow, indexed_ids, search
 from tasks.steps.face_blocks import FaceBlocks, sample_rows
 from tasks.steps.held_out_truth import HeldOut, let_through
-from tasks.steps.measure_index import Questions, latency_of, queries_a_second, recall_of
+from tasks.steps.measure_index import Questions, latency_of, recall_of
 
 __all__ = ["noisy_queries", "pass_gate", "prove_approximate", "prove_exact"]
 
@@ -60,18 +61,23 @@ def prove_approximate(index: Any, held: HeldOut, settings: SearchSettings) -> di
         settings: as the manifest names them.
     """
     asked = held.questions()
-    found = recall_of(index, asked, settings)
+    start = time.perf_counter()
+    cosines_QK, found_QK = search(index, asked.queries, k=10, settings=settings)
+    a_second = len(found_QK) / (time.perf_counter() - start)
+    others = recall_of(index, asked, settings, ks=(1, 100))
     took = latency_of(index, asked.queries, settings)
     return {
-        **{f"recall_at_{k}": recall for k, recall in found.items()},
+        "recall_at_1": others[1],
+        "recall_at_10": float(asked.recalls(found_QK, k=10).mean()),
+        "recall_at_100": others[100],
         "recall_at_10_filtered": {
             str(share): _filtered(index, held, settings, share) for share in held.near if share < 1
         },
-        "cosine_error": _cosine_error(index, asked, settings),
+        "cosine_error": _cosine_error(cosines_QK, found_QK, asked),
         "queries": len(asked.queries),
         "queries_from": "stored crops changed and embedded again",
         **took.as_json(),
-        "queries_per_s": round(queries_a_second(index, asked.queries, settings), 1),
+        "queries_per_s": round(a_second, 1),  # all at once, on all cores
     }
 
 
@@ -103,9 +109,8 @@ def _filtered(index: Any, held: HeldOut, settings: SearchSettings, share: float)
     return recall_of(index, held.questions(share), settings, ks=(10,), allowed=allowed)[10]
 
 
-def _cosine_error(index: Any, asked: Questions, settings: SearchSettings) -> float:
-    """By how much the ten cosines of an answer are off at most, because codes are compared."""
-    cosines_QK, found_QK = search(index, asked.queries, k=10, settings=settings)
+def _cosine_error(cosines_QK: npt.NDArray[np.float32], found_QK: npt.NDArray[np.int64], asked: Questions) -> float:
+    """By how much the cosines of an answer are off at most, because codes are compared."""
     same_QKN = (found_QK[:, :, None] == asked.near.ids[:, None, :]) & (found_QK != NOBODY)[:, :, None]
     said, true = (np.where(same_QKN, one, 0) for one in (cosines_QK[:, :, None], asked.near.cosines[:, None, :]))
     return round(float(np.abs(said - true).max(initial=0.0)), 5)
