@@ -1,7 +1,7 @@
 """Cut the faces of an index that is trained into blocks that workers code, and put together what they coded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from store.coded_faces import read_coded
 from store.errors import ArtifactError
 from store.fingerprints import sha256_hex, short_hash
 from store.index_choice import IndexBudget
-from store.index_stream import Spool, code_sizes
+from store.index_stream import Spool, WrittenIndex, code_sizes
 from store.layout import coding_folder
 from store.manifest import FileRecord
 from store.refs import ArtifactRef
@@ -25,10 +25,10 @@ from tasks.steps.face_blocks import BLOCK
 from tasks.steps.held_out_truth import HeldOut, read_truth, truth_parquet
 from tasks.steps.update_index import made_anew
 
-__all__ = ["CodingPlan", "merge_coded", "plan_coding"]
+__all__ = ["CodingPlan", "fill_coded", "merge_coded", "plan_coding"]
 
-_FACES = 4 * BLOCK
-"""Faces that a worker codes at a time, about."""
+_FACES = 2 * BLOCK
+"""Faces that a worker codes at a time, about: of 512 dimensions, some seconds of one core."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,15 @@ def merge_coded(
     Raises:
         ArtifactError: a block is missing, or not what its worker wrote; the message names the file.
     """
+    written, held = fill_coded(storage, plan, coded, ids_N=ids_N, folder=folder)
+    built = tuned(plan.chosen, written, held.near[1.0], faces=len(ids_N), budget=budget, folder=folder)
+    return made_anew(built, plan.why), held
+
+
+def fill_coded(
+    storage: Storage, plan: CodingPlan, coded: Sequence[CodedBlock], *, ids_N: npt.NDArray[np.int64], folder: Path
+) -> tuple[WrittenIndex, HeldOut]:
+    """The same before it is tuned: the file in the folder; arguments and refusals as of `merge_coded`."""
     trained = read_trained(read_kept(storage, plan.coder.trained), where=plan.coder.trained.uri)
     code_bytes, finer_bytes = code_sizes(trained)
     asked = _held(storage, plan.coder.asked, plan.coder)
@@ -116,9 +125,7 @@ def merge_coded(
             except ArtifactError as error:
                 raise _refused(storage, plan, coded, error) from error
             spool.append(codes)
-        written = spool.write(folder / INDEX_FILE)
-    built = tuned(plan.chosen, written, near, faces=len(ids_N), budget=budget, folder=folder)
-    return made_anew(built, plan.why), HeldOut("tune", asked.faces, {1.0: near})
+        return spool.write(folder / INDEX_FILE), replace(asked, near={1.0: near})
 
 
 def _refused(storage: Storage, plan: CodingPlan, coded: Sequence[CodedBlock], first: ArtifactError) -> ArtifactError:

@@ -56,8 +56,8 @@ class StoredFaces:
             ArtifactError: a face has no embedding, or a file is not what was recorded.
         """
         for first, last in _runs(np.diff(self.ends), BLOCK):
-            vectors = [self._of(self.shards[n], self._rows(n, n + 1)) for n in range(first, last)]
-            yield self._rows(first, last), np.concatenate(vectors)
+            vectors_BD = np.concatenate([self._of(self.shards[n], self._rows(n, n + 1)) for n in range(first, last)])
+            yield self._rows(first, last), vectors_BD
 
     def parts(self, faces: int) -> Iterator[pa.Table]:
         """TO_CODE of so many whole blocks at a time that they have at least so many faces, but for the last.

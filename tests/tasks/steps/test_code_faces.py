@@ -19,6 +19,7 @@ from store.index_train import train_index
 from store.layout import embeddings_path, open_store
 from store.schemas import TO_CODE, embeddings_schema, from_parquet, to_parquet
 from store.storage import Storage
+from tasks.steps import code_faces as step
 from tasks.steps.build_anew import TrainedAnew
 from tasks.steps.children import children, run_in_child
 from tasks.steps.choose_index import ChosenKind, TrainedKind
@@ -49,7 +50,10 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
-    stored = open_store(str(tmp_path / "store"), create=True)
+    return filled(open_store(str(tmp_path / "store"), create=True))
+
+
+def filled(stored: Storage) -> Storage:
     for number in range(SHARDS):
         rows = np.random.default_rng(number).permutation(np.flatnonzero(number == SHARD))
         write_shard(stored, number, IDS[rows], VECTORS[rows])
@@ -255,3 +259,35 @@ def test_a_block_that_nobody_coded_is_missed(storage: Storage, tmp_path: Path) -
     with pytest.raises(ArtifactError, match=rf"{N - plan.requests[0].rows:,} faces were added to an index of {N:,}"):
         merged(storage, plan, blocks[1:], tmp_path / "room")
     assert list((tmp_path / "room").iterdir()) == []
+
+
+def test_of_two_workers_with_one_block_the_first_is_taken_by_both(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(storage)
+    block, real = plan.requests[0], step.codes_of
+    first = code_faces(block, store=storage.uri, coder=plan.coder)
+    commit = f"{plan.coder.folder}/{block.sha256}.json"
+    said = storage.read(commit)
+    storage.remove(commit)
+
+    def otherwise(*given: Any) -> Any:
+        """As another kind of processor may round, while the first worker ends."""
+        coded = real(*given)
+        storage.create(commit, said)
+        return replace(coded, codes=coded.codes ^ 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "codes_of", otherwise)
+        second = code_faces(block, store=storage.uri, coder=plan.coder)
+    assert second == first
+    built, _ = merged(storage, plan, coded(storage, planned(storage)), tmp_path / "room")
+    assert built.path.read_bytes() == one_pass(storage, "scan", tmp_path)[0]
+
+
+def test_blocks_pass_through_s3_too(s3: str, tmp_path: Path) -> None:
+    storage = filled(open_store(f"{s3}/store", create=True))
+    plan = planned(storage)
+    built, _ = merged(storage, plan, coded(storage, plan), tmp_path / "room")
+    assert built.path.read_bytes() == one_pass(storage, "scan", tmp_path)[0]
+    assert len(planned(storage).finished) == len(plan.requests)
