@@ -116,7 +116,7 @@ def test_where_nothing_quicker_is_right_enough_exact_search_is_taken_and_it_says
     monkeypatch.setattr("tasks.steps.choose_index._TRIALS", 1)
     index = built(IndexBudget(latency_ms=1e-6))
     assert index.key == "Flat"
-    assert "but of what was measured nothing quicker reached recall@10 of 0.95: scan (PCA16" in index.why
+    assert "but of what was measured nothing quicker reached recall@10 of 0.95: scan (PCA12" in index.why
     assert [one["kind"] for one in index.measured] == ["scan", "exact"]
 
 
@@ -127,7 +127,7 @@ def test_where_nothing_that_fits_is_right_enough_the_best_is_left_to_the_gate(
     monkeypatch.setattr("tasks.steps.choose_index._TRIALS", 1)
     index = built()
     assert "nothing that fits is sure to reach recall@10 of 0.95" in index.why
-    with pytest.raises(GateRefusedError, match=r"The index is PCA16,PQ8x4fs,Refine\(SQ8\), asked 80 queries"):
+    with pytest.raises(GateRefusedError, match=r"The index is PCA12,PQ6x4fs,Refine\(SQ8\), asked 80 queries"):
         pass_gate(proof(index), key=index.key)
 
 
@@ -156,7 +156,7 @@ def test_a_vector_that_is_none_is_refused_by_name(value: float, budget: IndexBud
 
 
 def test_a_budget_that_nothing_meets_is_refused_before_anything_is_made(built: Build) -> None:
-    with pytest.raises(VersionError, match="fits into 1000 bytes: the smallest, PCA16,PQ8x4fs,Refine"):
+    with pytest.raises(VersionError, match="fits into 1000 bytes: the smallest, PCA12,PQ6x4fs,Refine"):
         built(IndexBudget(memory_bytes=1_000))
 
 

@@ -135,7 +135,7 @@ def test_another_budget_makes_another_index_of_the_same_faces(copy: Any, made: t
 
 def test_a_budget_that_nothing_meets_keeps_the_old_version(copy: Any, made: tuple[Any, Path]) -> None:
     with pytest.raises(
-        VersionError, match=r"no index of 96 faces of 32 dimensions fits into 50 bytes: the smallest, PCA16"
+        VersionError, match=r"no index of 96 faces of 32 dimensions fits into 50 bytes: the smallest, PCA12"
     ):
         build(copy, made[1], AskedBudget(memory_bytes=50))
     assert current_number(open_store(copy.store)) == 1
