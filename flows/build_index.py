@@ -7,7 +7,7 @@ from prefect import flow, get_run_logger
 from pydantic import Field
 
 from flows.lineage import record_version
-from flows.shards import align_shards, embed_shards, index_shards, merge_shards, shards_to_compute
+from flows.shards import align_shards, device_here, embed_shards, index_shards, merge_shards, shards_to_compute
 from flows.showing import log_stage, name_build, show_build, telling_of_a_refusal
 from store.index_choice import RECALL_GATE, AskedBudget, memory_of
 from tasks import policies
@@ -146,8 +146,8 @@ def _build(
                 device=device,
             )
             counts["faces"] = draft.rows
-        with stages.stage("check"), telling_of_a_refusal(store), policies.gpu_if(device):
-            checked = check_version(draft, store=store, device=device)
+        with stages.stage("check"), telling_of_a_refusal(store), policies.gpu_if(device_here(device, cluster)):
+            checked = check_version(draft, store=store, device=device_here(device, cluster))
         with stages.stage("publish"):
             number = publish_version(checked.draft, store=store, plan=plan)
     answer_plan(plan, store=store, look_at=look_at)

@@ -22,7 +22,7 @@ _CELLS = 2**24  # of the largest array on the device: 64 MiB
 def screen_on(device: str) -> Screen:
     """What `near_pairs` is on the processor, on a device; the pairs may be others, the nearest among them are the same.
 
-    Faces go to the device stretch by stretch, so that it holds some 200 MiB at a time whatever the block and the number of queries.
+    Faces go to the device stretch by stretch, so that it holds some 250 MiB at a time whatever the block and the number of queries.
 
     Args:
         device: "cuda", "cuda:1", or "cpu" to compare with.

@@ -25,7 +25,7 @@ from tasks.steps.stored_faces import open_part
 
 __all__ = ["CODE_FACES_VERSION", "CodedBlock", "Coder", "code_faces", "commit_name", "keep", "read_kept"]
 
-CODE_FACES_VERSION = 1
+CODE_FACES_VERSION = 2
 """Raised in the commit that changes what a coded block holds."""
 
 

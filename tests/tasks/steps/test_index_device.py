@@ -33,6 +33,12 @@ QUERIES = DRAWN.queries(600)
 WITH_LISTS = ("lists", "lists-sq8", "lists-rabitq")
 
 
+@pytest.fixture(autouse=True)
+def little_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.steps.index_device._WORTH_COMPARING", 0)
+    monkeypatch.setattr("tasks.steps.index_device._WORTH_TRAINING", 0)
+
+
 @cache
 def asked() -> Questions:
     return Questions.of(QUERIES, EVERYBODY, kept=40)
@@ -62,6 +68,19 @@ def test_only_kinds_with_lists_want_centres_and_faiss_finds_them_on_the_processo
     wanted = {kind for kind, one in kinds.items() if centres_for(one, VECTORS[:300], device=TORCH) is not None}
     assert wanted == set(WITH_LISTS)
     assert all(centres_for(one, VECTORS[:300], device="cpu") is None for one in kinds.values())
+
+
+def test_what_is_not_worth_waking_a_gpu_for_stays_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    faces = np.zeros((32_768, 512), np.float32)
+    no_gpu_would_do = "a device that is none"
+    assert centres_for(KINDS["lists"](N, D, LISTS), VECTORS, device=no_gpu_would_do) is None
+    asked_P, _ = screen_for(no_gpu_would_do)(QUERIES, VECTORS[:4], np.full(len(QUERIES), -np.inf, np.float32), 1)
+    assert len(asked_P) >= len(QUERIES)
+    with pytest.raises(Exception, match="a device that is none"):
+        centres_for(KINDS["lists"](50_000, 512, 1_024), np.zeros((40_960, 512), np.float32), device=no_gpu_would_do)
+    with pytest.raises(Exception, match="a device that is none"):
+        screen_for(no_gpu_would_do)(np.zeros((256, 512), np.float32), faces, np.zeros(256, np.float32), 1)
 
 
 def test_too_few_faces_are_left_to_be_refused_by_the_training() -> None:
