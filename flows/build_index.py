@@ -7,7 +7,7 @@ from prefect import flow, get_run_logger
 from pydantic import Field
 
 from flows.lineage import record_version
-from flows.shards import align_shards, embed_shards, index_shards, merge_shards, shards_to_compute
+from flows.shards import align_shards, device_here, embed_shards, index_shards, merge_shards, shards_to_compute
 from flows.showing import log_stage, name_build, show_build, telling_of_a_refusal
 from store.index_choice import RECALL_GATE, AskedBudget, memory_of
 from tasks import policies
@@ -59,7 +59,7 @@ def build_index(
         retry: "failed" tries again the photos that could not be read before, and looks at nothing else.
         full: read every photo and compare its hash, whatever its size and time say.
         cluster: dask://host:port of a scheduler whose workers compute the shards; empty for this machine.
-        device: "cuda" computes on GPUs, a process each.
+        device: "cuda" computes on GPUs, a process each, and the heavy parts of the index on one of them.
         memory: that the index may hold while it answers, such as 512M or 8G; empty leaves it as it was, 4G at first.
         latency_ms: milliseconds that a query may take on one core; empty leaves it as it was, 20 at first.
         recall: recall@10 that an approximate index is tuned for; empty leaves it as it was, 0.95 at first.
@@ -135,7 +135,7 @@ def _build(
             with stages.stage("embed") as counts:
                 embedded = embed_shards(found, plan, store=store, contract=contract, encoder=embedder, device=device)
                 counts.update(embedded)
-        with stages.stage("index") as counts:
+        with stages.stage("index") as counts, policies.gpu_if(device):
             draft = index_shards(
                 plan,
                 store=store,
@@ -146,8 +146,8 @@ def _build(
                 device=device,
             )
             counts["faces"] = draft.rows
-        with stages.stage("check"), telling_of_a_refusal(store):
-            checked = check_version(draft, store=store)
+        with stages.stage("check"), telling_of_a_refusal(store), policies.gpu_if(device_here(device, cluster)):
+            checked = check_version(draft, store=store, device=device_here(device, cluster))
         with stages.stage("publish"):
             number = publish_version(checked.draft, store=store, plan=plan)
     answer_plan(plan, store=store, look_at=look_at)

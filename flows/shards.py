@@ -25,7 +25,15 @@ from tasks.steps.progress import report
 from tasks.steps.resolve_encoder import EncoderRef
 from tasks.write_index import write_index
 
-__all__ = ["ShardPlan", "align_shards", "embed_shards", "index_shards", "merge_shards", "shards_to_compute"]
+__all__ = [
+    "ShardPlan",
+    "align_shards",
+    "device_here",
+    "embed_shards",
+    "index_shards",
+    "merge_shards",
+    "shards_to_compute",
+]
 
 
 class ShardPlan(Protocol):
@@ -103,19 +111,25 @@ def index_shards(
 ) -> ArtifactRef:
     """Write the draft of a version; where its index is made anew of many faces, workers code them block by block.
 
-    Coding is the processor's work: here it takes `workers` children whatever the device. A cluster's workers keep the children that
-    they have for the device.
+    Coding is the processor's work: here it takes `workers` children whatever the device, which share a GPU for the comparison with the
+    queries. A cluster's workers keep the children that they have for the device.
     """
-    begun = write_index(plan, store=store, contract=contract, encoder=encoder)
+    own = device_here(device, cluster)
+    begun = write_index(plan, store=store, contract=contract, encoder=encoder, device=own)
     if isinstance(begun, ArtifactRef):
         return begun
-    fixed: dict[str, Any] = {"store": unmapped(store), "coder": unmapped(begun.coder)}
+    fixed: dict[str, Any] = {"store": unmapped(store), "coder": unmapped(begun.coder), "device": unmapped(device)}
     hands = min(workers, max(1, len(begun.requests)))
     with computing(workers=hands, cluster=cluster, device=device if cluster else "cpu"):
         again = policies.stored_in(code_faces, store, refresh=False).map(list(begun.finished), **fixed)
         fresh = policies.stored_in(code_faces, store, refresh=True).map(list(begun.requests), **fixed)
         coded: list[CodedBlock] = _results("code", [*again, *fresh])
     return merge_index(begun, coded, plan, store=store, contract=contract, encoder=encoder)
+
+
+def device_here(device: Literal["cpu", "cuda"], cluster: str | None) -> Literal["cpu", "cuda"]:
+    """Where this process computes what is not mapped: a cluster's workers have the GPUs, the machine that starts a build needs none."""
+    return "cpu" if cluster else device
 
 
 def _results(stage: str, futures: list[PrefectFuture[Any]]) -> list[Any]:

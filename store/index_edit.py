@@ -4,11 +4,11 @@ An edited index is, byte for byte, what its trained parts make of all its faces 
 nothing of the way it came, and nothing of who is gone. N faces before, R of them removed, A added, M faces after, D dimensions.
 
 FAISS removes from some of the parts, from no index of lists under face ids, whose row numbers go on counting who is gone, and
-from none with finer codes. So the codes of who stays are read out of the old file, and merged with new ones into another file, as a
-build merges those of its blocks: neither file is ever in memory.
+from none with finer codes. So the codes of who stays are read out of the old file, and merged with new ones into another file: row by
+row, or of lists as a build merges those of its blocks. Neither file is ever in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from store.errors import ArtifactError
 from store.index_pack import unpack_codes
-from store.index_search import parts_of
-from store.index_stream import CodedFaces, Spool, WrittenIndex
+from store.index_search import Parts, parts_of
+from store.index_stream import CodedFaces, Spool, WrittenIndex, code_faces, rows_a_stretch, write_rows
 from store.index_train import check_vectors
 from store.index_trial import open_mapped
 
@@ -57,13 +57,29 @@ class _Rows:
         order = order[rows_B[order] >= 0]
         return CodedFaces(rows_B[order], coded.lists[order], coded.codes[order], coded.finer[order])
 
+    def stretches(self, of_before: Callable[[Ints], Bytes], added_AC: Bytes | None, step: int) -> Iterator[Bytes]:
+        """Codes by the rows they get, so many rows at a time: of who stays as they were, of who is added as given."""
+        stay = np.flatnonzero(self.of_before_N >= 0)
+        places = self.of_before_N[stay]  # ascending, as the rows before do
+        for first in range(0, len(self.ids_M), step):
+            last = min(first + step, len(self.ids_M))
+            kept = slice(*np.searchsorted(places, [first, last]))
+            came = slice(*np.searchsorted(self.of_added_A, [first, last]))
+            old = of_before(stay[kept])
+            width = old.shape[1] if added_AC is None else added_AC.shape[1]
+            out = np.empty((last - first, width), np.uint8)
+            out[places[kept] - first] = old
+            if added_AC is not None:
+                out[self.of_added_A[came] - first] = added_AC[came]
+            yield out
+
 
 def edit_index(source: Path, target: Path, *, removed_R: Ints, added_A: Ints, vectors_AD: Floats) -> WrittenIndex:
     """Write a changed copy of an index file of any kind, flushed.
 
     Args:
         source: the index file; its hash has been checked.
-        target: the new one; beside it there are three spooled files until it is whole.
+        target: the new one; beside it there are three spooled files, where it has lists, until it is whole.
         removed_R: int64, ids of faces that it holds.
         added_A: int64, ids of faces that it does not hold, ascending.
         vectors_AD: float32, unit length, of the added.
@@ -76,12 +92,42 @@ def edit_index(source: Path, target: Path, *, removed_R: Ints, added_A: Ints, ve
     check_vectors(added_A, vectors_AD)
     index = open_mapped(str(source))
     rows = _Rows(faiss.vector_to_array(index.id_map), removed_R, added_A)
-    with Spool(emptied(open_mapped(str(source))), rows.ids_M, target.parent) as spool:
-        for coded in _coded_in(index):
+    trained = emptied(open_mapped(str(source)))
+    if parts_of(index).lists is None:
+        return _edit_rows(index, trained, rows, target, vectors_AD)
+    with Spool(trained, rows.ids_M, target.parent) as spool:
+        for coded in _coded_in_lists(parts_of(index)):
             spool.append(rows.staying(coded))
         for start in range(0, len(added_A), _BLOCK):
             spool.add(rows.of_added_A[start : start + _BLOCK], vectors_AD[start : start + _BLOCK])
         return spool.write(target)
+
+
+def _edit_rows(index: Any, trained: Any, rows: _Rows, target: Path, vectors_AD: Floats) -> WrittenIndex:
+    """Of an index without lists: who stays keeps his order, so that codes are read and written row by row, with nothing in between."""
+    parts, total = parts_of(index), int(index.ntotal)
+    added = [
+        code_faces(trained, rows.of_added_A[start : start + _BLOCK], vectors_AD[start : start + _BLOCK])
+        for start in range(0, len(vectors_AD), _BLOCK)
+    ]
+    new = {
+        what: np.concatenate([getattr(one, what) for one in added]) if added else None for what in ("codes", "finer")
+    }
+
+    def codes_of(old_R: Ints) -> Bytes:
+        return _unpacked(parts.inner, old_R) if parts.blind else _by_row(parts.inner, total)[old_R]
+
+    def finer_of(old_R: Ints) -> Bytes:
+        return _by_row(parts.finer, total)[old_R]
+
+    step = rows_a_stretch(trained)
+    return write_rows(
+        target,
+        trained,
+        rows.ids_M,
+        codes=rows.stretches(codes_of, new["codes"], step),
+        finer=rows.stretches(finer_of, new["finer"], step),
+    )
 
 
 def emptied(index: Any) -> Any:
@@ -140,19 +186,6 @@ def misfit_of(index: Any, vectors_ND: Floats) -> float | None:
     return float(np.mean(np.sum(off_SD * off_SD, axis=1)))
 
 
-def _coded_in(index: Any) -> Iterator[CodedFaces]:
-    """Everybody in an index as it keeps them, some at a time."""
-    parts, total = parts_of(index), int(index.ntotal)
-    finer_NF = np.zeros((total, 0), np.uint8) if parts.finer is None else _by_row(parts.finer, total)
-    if parts.lists is not None:
-        yield from _coded_in_lists(parts.lists, finer_NF)
-        return
-    for start in range(0, total, _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, total))
-        codes = _unpacked(parts.inner, rows) if parts.blind else _by_row(parts.inner, total)[rows]
-        yield CodedFaces(rows, np.zeros(len(rows), np.int64), codes, finer_NF[rows])
-
-
 def _by_row(part: Any, total: int) -> Bytes:
     """Codes that lie row by row, as they lie."""
     size = int(part.code_size)
@@ -160,16 +193,20 @@ def _by_row(part: Any, total: int) -> Bytes:
     return codes.reshape(total, size)
 
 
-def _unpacked(part: Any, rows: Ints) -> Bytes:
-    """Codes of four bits that lie in blocks of 32 rows; the first row is the first of a block."""
+def _unpacked(part: Any, rows_R: Ints) -> Bytes:
+    """Codes of four bits of some rows, which ascend; they lie in blocks of 32."""
     pairs = -(-int(part.M) // 2)
+    if not len(rows_R):
+        return np.zeros((0, pairs), np.uint8)
+    first, last = int(rows_R[0]) // _TOGETHER, int(rows_R[-1]) // _TOGETHER + 1
     blocks = faiss.rev_swig_ptr(part.codes.get(), int(part.codes.size())).reshape(-1, _TOGETHER * pairs)
-    some = blocks[rows[0] // _TOGETHER : rows[-1] // _TOGETHER + 1]
-    return unpack_codes(some, subquantizers=int(part.M))[: len(rows)]
+    return unpack_codes(blocks[first:last], subquantizers=int(part.M))[rows_R - first * _TOGETHER]
 
 
-def _coded_in_lists(lists: Any, finer_NF: Bytes) -> Iterator[CodedFaces]:
-    """Some lists at a time, each of whose faces come together."""
+def _coded_in_lists(parts: Parts) -> Iterator[CodedFaces]:
+    """Everybody in the lists of an index, some lists at a time, each of whose faces come together."""
+    lists: Any = parts.lists
+    finer_NF = np.zeros((lists.ntotal, 0), np.uint8) if parts.finer is None else _by_row(parts.finer, int(lists.ntotal))
     held: list[tuple[Ints, Ints, Bytes]] = []
     for number in range(int(lists.nlist)):
         held.append(_list_of(lists, number))

@@ -41,7 +41,10 @@ _TRIAL_S = 120
 
 
 def build_index(
-    candidate: Candidate, face_ids_N: npt.NDArray[np.int64], embeddings_ND: npt.NDArray[np.float32]
+    candidate: Candidate,
+    face_ids_N: npt.NDArray[np.int64],
+    embeddings_ND: npt.NDArray[np.float32],
+    centres_LD: npt.NDArray[np.float32] | None = None,
 ) -> faiss.Index:
     """An index of one kind.
 
@@ -49,6 +52,7 @@ def build_index(
         candidate: the kind.
         face_ids_N: int64, ascending and unique.
         embeddings_ND: float32, (N, D), unit length.
+        centres_LD: as of `train_index`.
 
     Raises:
         ArtifactError: ids are not ascending, vectors are not finite and of unit length, or too few to train on; the message
@@ -56,7 +60,7 @@ def build_index(
     """
     _check(face_ids_N, embeddings_ND)
     if candidate.kind != "exact":
-        return make_index(candidate, face_ids_N, embeddings_ND)
+        return make_index(candidate, face_ids_N, embeddings_ND, centres_LD)
     index = faiss.IndexIDMap(faiss.IndexFlatIP(embeddings_ND.shape[1]))
     index.add_with_ids(np.ascontiguousarray(embeddings_ND), face_ids_N)
     return index

@@ -25,7 +25,7 @@ from store.index_pack import pack_codes
 from store.index_search import Parts, parts_of
 from store.index_train import check_vectors
 
-__all__ = ["CodedFaces", "Spool", "WrittenIndex", "code_faces", "code_sizes"]
+__all__ = ["CodedFaces", "Spool", "WrittenIndex", "code_faces", "code_sizes", "rows_a_stretch", "write_rows"]
 
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -117,8 +117,7 @@ class Spool:
         self._finer = _Spooled(folder / "finer", np.uint8, finer_bytes)
         self._ranks = _Spooled(folder / "order", np.int64, 2)  # rows by list, and rows as they ascend
         self._lists = int(parts.lists.nlist) if parts.lists is not None else 1
-        widest = max(code_bytes, finer_bytes, 1)
-        self._step = max(_SCAN_ROWS, _STRETCH_BYTES // widest // _SCAN_ROWS * _SCAN_ROWS)
+        self._step = rows_a_stretch(trained)
         self._starts: list[int] = [0]
         self._of_lists: list[Ints] = []
         self._of_rows: list[Ints] = []
@@ -157,37 +156,12 @@ class Spool:
         """
         if self._starts[-1] != len(self.ids):
             raise ArtifactError(f"{self._starts[-1]:,} faces were added to an index of {len(self.ids):,}")
-        digest, count = hashlib.sha256(), 0
-        path.unlink(missing_ok=True)  # who has one open that stood there keeps it
-        with path.open("wb") as file:
-            for data in self._pieces():
-                file.write(data)
-                digest.update(data)
-                count += len(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return WrittenIndex(bytes=count, sha256=digest.hexdigest())
-
-    def _pieces(self) -> Iterator[bytes]:
-        parts, total = self._parts, len(self.ids)
-        head, middle, tail = _template(self.trained, total)
-        yield head
-        if parts.lists is not None:
+        lists = None
+        if self._parts.lists is not None:
             sizes = sum((np.diff(o) for o in self._of_lists), np.zeros(self._lists, np.int64))
-            yield from _lists_section(int(parts.lists.code_size), sizes, self._stretch_of_lists)
-        elif parts.blind:
-            packed = (pack_codes(codes, subquantizers=int(parts.inner.M)) for codes in self._stretches(self._codes))
-            size = -(-total // _SCAN_ROWS) * _SCAN_ROWS * (-(-int(parts.inner.M) // 2))
-            yield from chain([struct.pack("<q", size)], (block.tobytes() for block in packed))
-        else:
-            rows = (codes.tobytes() for codes in self._stretches(self._codes))
-            yield from chain([struct.pack("<q", total * self._codes.width // 4)], rows)
-        yield middle
-        if parts.finer is not None:
-            rows = (codes.tobytes() for codes in self._stretches(self._finer))
-            yield from chain([struct.pack("<q", total * self._finer.width)], rows)
-        yield tail + struct.pack("<q", total)
-        yield self.ids.astype("<i8").tobytes()
+            lists = sizes, self._stretch_of_lists
+        codes, finer = self._stretches(self._codes), self._stretches(self._finer)
+        return _written(path, _pieces(self.trained, self.ids, codes=codes, finer=finer, lists=lists))
 
     def _stretch_of_lists(self, first: int, last: int) -> tuple[Ints, Ints, Bytes]:
         """List numbers, rows and codes of the faces in lists `first` to before `last`, block by block."""
@@ -211,6 +185,62 @@ class Spool:
             if filled != len(out):
                 raise ArtifactError(f"of rows {first} to {first + len(out)} of an index {filled} were added")
             yield out
+
+
+def rows_a_stretch(trained: Any) -> int:
+    """How many rows of such an index are written at once: whole blocks of those that a scan keeps together."""
+    return max(_SCAN_ROWS, _STRETCH_BYTES // max(*code_sizes(trained), 1) // _SCAN_ROWS * _SCAN_ROWS)
+
+
+def write_rows(
+    path: Path, trained: Any, ids_N: Ints, *, codes: Iterator[Bytes], finer: Iterator[Bytes]
+) -> WrittenIndex:
+    """Write an index without lists from codes by row, flushed.
+
+    Args:
+        path: of the file.
+        trained: the empty trained index.
+        ids_N: int64, ascending and unique: the face of each row.
+        codes: uint8 (B, C), `rows_a_stretch` rows at a time; read to its end before the finer ones.
+        finer: uint8 (B, F), likewise.
+    """
+    return _written(path, _pieces(trained, ids_N, codes=codes, finer=finer, lists=None))
+
+
+def _written(path: Path, pieces: Iterable[bytes]) -> WrittenIndex:
+    digest, count = hashlib.sha256(), 0
+    path.unlink(missing_ok=True)  # who has one open that stood there keeps it
+    with path.open("wb") as file:
+        for data in pieces:
+            file.write(data)
+            digest.update(data)
+            count += len(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return WrittenIndex(bytes=count, sha256=digest.hexdigest())
+
+
+def _pieces(
+    trained: Any, ids_N: Ints, *, codes: Iterator[Bytes], finer: Iterator[Bytes], lists: tuple[Ints, Any] | None
+) -> Iterator[bytes]:
+    """A file of so many faces; of lists their sizes are given, and what gives the faces in some of them."""
+    parts, total = _parts(trained), len(ids_N)
+    code_bytes, finer_bytes = code_sizes(trained)
+    head, middle, tail = _template(trained, total)
+    yield head
+    if lists is not None:
+        yield from _lists_section(int(parts.lists.code_size), *lists)  # type: ignore[union-attr]
+    elif parts.blind:
+        packed = (pack_codes(some, subquantizers=int(parts.inner.M)) for some in codes)
+        size = -(-total // _SCAN_ROWS) * _SCAN_ROWS * (-(-int(parts.inner.M) // 2))
+        yield from chain([struct.pack("<q", size)], (block.tobytes() for block in packed))
+    else:
+        yield from chain([struct.pack("<q", total * code_bytes // 4)], (some.tobytes() for some in codes))
+    yield middle
+    if parts.finer is not None:
+        yield from chain([struct.pack("<q", total * finer_bytes)], (some.tobytes() for some in finer))
+    yield tail + struct.pack("<q", total)
+    yield ids_N.astype("<i8").tobytes()
 
 
 class _Spooled:

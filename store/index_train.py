@@ -39,12 +39,15 @@ def sample_size(candidate: Candidate) -> int:
     return max(_SAMPLE_LEAST, _SAMPLE_A_LIST * candidate.lists)
 
 
-def train_index(candidate: Candidate, sample_SD: npt.NDArray[np.float32]) -> Any:
+def train_index(
+    candidate: Candidate, sample_SD: npt.NDArray[np.float32], centres_LD: npt.NDArray[np.float32] | None = None
+) -> Any:
     """An empty trained index of a kind, without face ids.
 
     Args:
         candidate: its kind and number of lists.
         sample_SD: float32, unit length, drawn at random from all faces; `sample_size` says how many.
+        centres_LD: float32, unit length, of the lists, where they are known; FAISS finds them in the sample otherwise.
 
     Raises:
         ArtifactError: there are fewer faces than lists; the message has both numbers.
@@ -53,31 +56,37 @@ def train_index(candidate: Candidate, sample_SD: npt.NDArray[np.float32]) -> Any
         raise ArtifactError(
             f"{candidate.key} wants at least {candidate.lists:,} faces to train on, got {len(sample_SD):,}"
         )
-    inner = _empty(candidate, sample_SD.shape[1])
+    inner = _empty(candidate, sample_SD.shape[1], centres_LD)
     inner.train(np.ascontiguousarray(sample_SD))
     return inner
 
 
-def make_index(candidate: Candidate, face_ids_N: npt.NDArray[np.int64], vectors_ND: npt.NDArray[np.float32]) -> Any:
+def make_index(
+    candidate: Candidate,
+    face_ids_N: npt.NDArray[np.int64],
+    vectors_ND: npt.NDArray[np.float32],
+    centres_LD: npt.NDArray[np.float32] | None = None,
+) -> Any:
     """An approximate index of these faces under their ids, in memory, trained on a sample of them.
 
     Args:
         candidate: its kind and number of lists.
         face_ids_N: int64, ascending.
         vectors_ND: float32, unit length; see `check_vectors`.
+        centres_LD: as of `train_index`.
 
     Raises:
         ArtifactError: there are fewer faces than lists; the message has both numbers.
     """
     rows = np.random.default_rng(_SEED).permutation(len(vectors_ND))[: sample_size(candidate)]
-    index = faiss.IndexIDMap(train_index(candidate, vectors_ND[np.sort(rows)]))
+    index = faiss.IndexIDMap(train_index(candidate, vectors_ND[np.sort(rows)], centres_LD))
     for start in range(0, len(face_ids_N), _BLOCK):
         block = slice(start, start + _BLOCK)
         index.add_with_ids(np.ascontiguousarray(vectors_ND[block]), face_ids_N[block])
     return index
 
 
-def _empty(candidate: Candidate, dimension: int) -> Any:
+def _empty(candidate: Candidate, dimension: int, centres_LD: npt.NDArray[np.float32] | None) -> Any:
     if candidate.kind == "exact":
         return faiss.IndexFlatIP(dimension)
     if candidate.kind == "scan":
@@ -88,12 +97,15 @@ def _empty(candidate: Candidate, dimension: int) -> Any:
     if candidate.kind == "lists-rabitq":
         turn = faiss.RandomRotationMatrix(dimension, dimension)
         turn.init(_SEED)
-        return _refined(turn, _lists(candidate, dimension), dimension)
-    return _lists(candidate, dimension)
+        turned_LD = None if centres_LD is None else turn.apply(centres_LD)
+        return _refined(turn, _lists(candidate, dimension, turned_LD), dimension)
+    return _lists(candidate, dimension, centres_LD)
 
 
-def _lists(candidate: Candidate, dimension: int) -> Any:
+def _lists(candidate: Candidate, dimension: int, centres_LD: npt.NDArray[np.float32] | None) -> Any:
     metric, coarse = faiss.METRIC_INNER_PRODUCT, faiss.IndexFlatIP(dimension)
+    if centres_LD is not None:
+        coarse.add(centres_LD)  # as many as there are lists: training then leaves them as they are
     if candidate.kind == "lists":
         lists = faiss.IndexIVFFlat(coarse, dimension, candidate.lists, metric)
     elif candidate.kind == "lists-rabitq":

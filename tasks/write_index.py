@@ -14,9 +14,11 @@ __all__ = ["write_index"]
 
 
 @task(name="write-index", **policies.ONCE)
-def write_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: EncoderRef) -> ArtifactRef | CodingPlan:
+def write_index(
+    plan: BuildPlan, *, store: str, contract: Contract, encoder: EncoderRef, device: str = "cpu"
+) -> ArtifactRef | CodingPlan:
     """Write a version's index, tables and draft manifest; of an index of many faces, train it."""
-    begun = step.begin_index(plan, store=store, contract=contract, encoder=encoder)
+    begun = step.begin_index(plan, store=store, contract=contract, encoder=encoder, device=device)
     if isinstance(begun, ArtifactRef):
         get_run_logger().info("wrote an index of %d faces from %d photos", begun.rows, plan.table.rows)
     else:

@@ -16,7 +16,13 @@ __all__ = ["built_anew", "with_index"]
 
 
 def built_anew(
-    faces: FaceBlocks, *, budget: IndexBudget, queries: Callable[[], HeldOutQueries], why: str, folder: Path
+    faces: FaceBlocks,
+    *,
+    budget: IndexBudget,
+    queries: Callable[[], HeldOutQueries],
+    why: str,
+    folder: Path,
+    device: str = "cpu",
 ) -> tuple[BuiltIndex, tuple[HeldOut, ...]]:
     """A new index, and the queries it was tuned with, with their exact nearest; none where it is exact without more ado.
 
@@ -26,9 +32,10 @@ def built_anew(
         queries: makes held-out queries to tune with.
         why: it is made anew, as a clause; empty where it follows none.
         folder: of this machine, where it is made.
+        device: as of `build_chosen`.
     """
     drawn = cache(queries)
-    built = build_chosen(faces, budget=budget, queries=lambda: drawn().vectors, folder=folder)
+    built = build_chosen(faces, budget=budget, queries=lambda: drawn().vectors, folder=folder, device=device)
     held = () if built.near is None else (HeldOut("tune", drawn().faces, {1.0: built.near}),)
     return made_anew(built, why), held
 

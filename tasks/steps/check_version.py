@@ -49,11 +49,16 @@ class CheckedVersion:
     recall_at_10: float | None
 
 
-def check_version(draft: ArtifactRef, *, store: str) -> CheckedVersion:
+def check_version(draft: ArtifactRef, *, store: str, device: str = "cpu") -> CheckedVersion:
     """Check a draft's files, counts and index; nothing is published when one does not hold.
 
     No query for recall is in the index as it stands, nor did the index's settings come from it; the truth is a plain matrix product
     over the shards' embeddings.
+
+    Args:
+        draft: its manifest.
+        store: its uri.
+        device: as of `index_device`, where exact neighbours are found.
 
     Raises:
         ArtifactError: a file is not what the draft says.
@@ -75,7 +80,7 @@ def check_version(draft: ArtifactRef, *, store: str) -> CheckedVersion:
     opened = open_faces(
         storage, faces, encoder=manifest.encoder.id, dimension=manifest.encoder.dimension, recorded=manifest
     )
-    manifest, metrics, gate = _proven(storage, folder, manifest, index, faces, opened)
+    manifest, metrics, gate = _proven(storage, folder, manifest, index, faces, opened, device)
     calibration = calibrate_version(storage, manifest, faces=faces, photos=photos, opened=opened)
     measured = manifest.model_copy(update={"metrics": metrics, "gate": gate, "calibration": calibration})
     return CheckedVersion(
@@ -119,10 +124,10 @@ def _opened(storage: Storage, folder: str, manifest: Manifest) -> Any:
 
 
 def _proven(
-    storage: Storage, folder: str, manifest: Manifest, index: Any, faces: pa.Table, opened: FaceBlocks
+    storage: Storage, folder: str, manifest: Manifest, index: Any, faces: pa.Table, opened: FaceBlocks, device: str
 ) -> tuple[Manifest, dict[str, Any], dict[str, Any]]:
     """The manifest, its metrics and its gate; a changed copy of the index before that does not pass is made anew and asked again."""
-    manifest, metrics = _metrics(storage, folder, manifest, index, faces, opened)
+    manifest, metrics = _metrics(storage, folder, manifest, index, faces, opened, device)
     try:
         return manifest, metrics, pass_gate(metrics, key=manifest.index.key)
     except GateRefusedError:
@@ -135,15 +140,16 @@ def _proven(
             queries=lambda: _queries(storage, manifest, faces, "tune"),
             why=f"recall@10 of the changed one was {metrics['recall_at_10']:.3f} at the gate",
             folder=room,
+            device=device,
         )
         storage.adopt(f"{folder}/{INDEX_FILE}", built.path)
     manifest = _with_truth(storage, folder, with_index(manifest, built), held)
-    manifest, metrics = _metrics(storage, folder, manifest, _opened(storage, folder, manifest), faces, opened)
+    manifest, metrics = _metrics(storage, folder, manifest, _opened(storage, folder, manifest), faces, opened, device)
     return manifest, metrics, pass_gate(metrics, key=manifest.index.key)
 
 
 def _metrics(
-    storage: Storage, folder: str, manifest: Manifest, index: Any, faces: pa.Table, opened: FaceBlocks
+    storage: Storage, folder: str, manifest: Manifest, index: Any, faces: pa.Table, opened: FaceBlocks, device: str
 ) -> tuple[Manifest, dict[str, Any]]:
     """What the index is worth, and the manifest, which names the gate's queries with their truth from now on.
 
@@ -152,10 +158,10 @@ def _metrics(
     if not len(opened.ids):
         return manifest, {"recall_at_10": None}
     if manifest.index.key == "Flat":
-        return manifest, prove_exact(index, opened)
+        return manifest, prove_exact(index, opened, device=device)
     held = _truth(storage, folder, manifest)
     if "gate" not in held:
-        held["gate"] = searched("gate", _queries(storage, manifest, faces, "gate"), opened)
+        held["gate"] = searched("gate", _queries(storage, manifest, faces, "gate"), opened, device=device)
         manifest = _with_truth(storage, folder, manifest, tuple(held.values()))
     return manifest, prove_approximate(index, held["gate"], SearchSettings.of(manifest.index.parameters))
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.exact_search import NearestFaces
+from models.near_pairs import Screen, near_pairs
 from store.index_choice import Candidate, Choice, IndexBudget, choose_index, kind_for
 from store.index_edit import misfit_of, unevenness_of
 from store.index_file import build_index
@@ -22,6 +23,7 @@ from store.index_trial import open_mapped
 from store.manifest import IndexRecord, TrainingRecord
 from store.trained_index import without_faces
 from tasks.steps.face_blocks import FaceBlocks, Gallery, sample_rows
+from tasks.steps.index_device import centres_for, screen_for
 from tasks.steps.measure_index import KEPT, Point, Questions, latency_of, tune
 
 __all__ = [
@@ -142,7 +144,9 @@ class _Trial:
         }
 
 
-def build_chosen(faces: FaceBlocks, *, budget: IndexBudget, queries: Callable[[], Floats], folder: Path) -> BuiltIndex:
+def build_chosen(
+    faces: FaceBlocks, *, budget: IndexBudget, queries: Callable[[], Floats], folder: Path, device: str = "cpu"
+) -> BuiltIndex:
     """The index for these faces and this budget.
 
     Where exact search is too slow or too large, the first kinds that fit are built of a sample, tuned on held-out queries, and
@@ -153,20 +157,21 @@ def build_chosen(faces: FaceBlocks, *, budget: IndexBudget, queries: Callable[[]
         budget: what it may take.
         queries: makes held-out queries, float32 (Q, D); called only where something approximate is tried.
         folder: of this machine, where the file is made; it needs room for the file twice, and 16 bytes a face.
+        device: as of `index_device`, where exact neighbours and the centres of lists are found.
 
     Raises:
         ArtifactError: a vector is not finite or not of unit length; the message names its face.
         VersionError: nothing fits into the memory; the message has the figures.
     """
-    made = choose_trained(faces, budget=budget, queries=queries, folder=folder)
+    made = choose_trained(faces, budget=budget, queries=queries, folder=folder, device=device)
     if isinstance(made, BuiltIndex):
         return made
-    written, near = _filled(made.trained, faces, folder, made.asked)
+    written, near = _filled(made.trained, faces, folder, made.asked, screen_for(device))
     return tuned(made.chosen, written, near, faces=len(faces.ids), budget=budget, folder=folder)
 
 
 def choose_trained(
-    faces: FaceBlocks, *, budget: IndexBudget, queries: Callable[[], Floats], folder: Path
+    faces: FaceBlocks, *, budget: IndexBudget, queries: Callable[[], Floats], folder: Path, device: str = "cpu"
 ) -> BuiltIndex | TrainedKind:
     """The first half of `build_chosen`: the kind that is chosen, trained on a sample; or the exact index, finished.
 
@@ -175,6 +180,7 @@ def choose_trained(
         budget: what it may take.
         queries: as of `build_chosen`.
         folder: of this machine, where an exact index is made.
+        device: as of `build_chosen`.
 
     Raises:
         ArtifactError: a vector of the sample, or of an exact index, is none; the message names its face.
@@ -186,8 +192,8 @@ def choose_trained(
     asked_QD = queries()
     sample = _sample(faces, choice)
     some = _some(sample, _TRIAL_FACES)
-    asked = Questions.of(asked_QD, some)
-    trials = [_try(candidate, some, asked, budget) for candidate in choice.candidates[:_TRIALS]]
+    asked = Questions.of(asked_QD, some, device=device)
+    trials = [_try(candidate, some, asked, budget, device) for candidate in choice.candidates[:_TRIALS]]
     exact = None if choice.exact is None else _try_exact(choice.exact, some, asked)
     tried = [*trials, *([exact] if exact else [])]
     measured = tuple(trial.as_json() for trial in tried)
@@ -200,7 +206,7 @@ def choose_trained(
         why = f"{choice.why}, but of what was measured nothing quicker reached recall@10 of {budget.recall}: {_told(tried)}"
         return replace(_exact(faces, why, folder), measured=measured)
     candidate = kind_for(won.candidate.kind, len(faces.ids), faces.dimension)
-    trained = _trained(candidate, sample)
+    trained = _trained(candidate, sample, device)
     told = f"measured with {len(some.ids):,} faces: {_told(tried)}"
     misfit = misfit_of(without_faces(trained), sample.vectors) or 0.0
     chosen = ChosenKind(candidate, choice.why, told, measured, tried_faces=won.faces, misfit=misfit)
@@ -273,16 +279,19 @@ def _exact(faces: FaceBlocks, why: str, folder: Path) -> BuiltIndex:
     return BuiltIndex(folder / INDEX_FILE, written, "Flat", {}, why)
 
 
-def _trained(candidate: Candidate, sample: Gallery) -> Any:
-    return train_index(candidate, _some(sample, sample_size(candidate)).vectors)
+def _trained(candidate: Candidate, sample: Gallery, device: str = "cpu") -> Any:
+    vectors_SD = _some(sample, sample_size(candidate)).vectors
+    return train_index(candidate, vectors_SD, centres_for(candidate, vectors_SD, device=device))
 
 
-def _filled(trained: Any, faces: FaceBlocks, folder: Path, near: NearestFaces) -> tuple[WrittenIndex, NearestFaces]:
+def _filled(
+    trained: Any, faces: FaceBlocks, folder: Path, near: NearestFaces, screen: Screen = near_pairs
+) -> tuple[WrittenIndex, NearestFaces]:
     """Write an index of all faces; in the same pass find the queries' nearest."""
     with Spool(trained, faces.ids, folder) as spool:
         for rows_B, vectors_BD in faces.blocks():
             spool.add(rows_B, vectors_BD)
-            near = near.added(faces.ids[rows_B], vectors_BD)
+            near = near.added(faces.ids[rows_B], vectors_BD, screen=screen)
         return spool.write(folder / INDEX_FILE), near
 
 
@@ -320,9 +329,10 @@ def _some(sample: Gallery, count: int) -> Gallery:
     return sample if len(rows_S) == len(sample.ids) else Gallery(sample.ids[rows_S], sample.vectors[rows_S])
 
 
-def _try(candidate: Candidate, some: Gallery, asked: Questions, budget: IndexBudget) -> _Trial:
+def _try(candidate: Candidate, some: Gallery, asked: Questions, budget: IndexBudget, device: str) -> _Trial:
     candidate = kind_for(candidate.kind, *some.vectors.shape)
-    best, points = tune(build_index(candidate, some.ids, some.vectors), asked, recall=budget.recall)
+    centres_LD = centres_for(candidate, _some(some, sample_size(candidate)).vectors, device=device)
+    best, points = tune(build_index(candidate, some.ids, some.vectors, centres_LD), asked, recall=budget.recall)
     return _Trial(candidate, best, points, len(some.ids))
 
 

@@ -20,11 +20,12 @@ from store.schemas import TO_CODE, from_parquet
 from store.storage import Storage
 from store.trained_index import read_trained
 from tasks.steps.held_out_truth import HeldOut, read_truth, truth_parquet
+from tasks.steps.index_device import screen_for
 from tasks.steps.stored_faces import open_part
 
 __all__ = ["CODE_FACES_VERSION", "CodedBlock", "Coder", "code_faces", "commit_name", "keep", "read_kept"]
 
-CODE_FACES_VERSION = 1
+CODE_FACES_VERSION = 2
 """Raised in the commit that changes what a coded block holds, or how its index is chosen and trained."""
 
 
@@ -64,13 +65,14 @@ class CodedBlock:
     computed: bool
 
 
-def code_faces(block: ArtifactRef, *, store: str, coder: Coder) -> CodedBlock:
+def code_faces(block: ArtifactRef, *, store: str, coder: Coder, device: str = "cpu") -> CodedBlock:
     """Code a block of faces and keep it; nothing is done where that is kept already.
 
     Args:
         block: TO_CODE of the faces.
         store: its uri.
         coder: what they are coded with.
+        device: as of `index_device`, where the queries are compared with them; what is kept is the same on any.
 
     Raises:
         ArtifactError: a file is not what was recorded, a face has no embedding, or one that is none; the message names it.
@@ -82,10 +84,11 @@ def code_faces(block: ArtifactRef, *, store: str, coder: Coder) -> CodedBlock:
     table = from_parquet(read_kept(storage, block), TO_CODE, where=block.uri)
     faces = open_part(storage, table, encoder=coder.encoder, dimension=coder.dimension)
     rows_B, near, coded = table["row"].to_numpy(), asked.near[1.0], []
+    screen = screen_for(device)
     for at, vectors_BD in faces.blocks():
         check_vectors(faces.ids[at], vectors_BD)
         coded.append(codes_of(trained, rows_B[at], vectors_BD))
-        near = near.added(faces.ids[at], vectors_BD)
+        near = near.added(faces.ids[at], vectors_BD, screen=screen)
     found = truth_parquet((replace(asked, near={1.0: near}),), dimension=coder.dimension)
     names = {
         "codes": keep(storage, coder.folder, coded_parquet(coded), rows=block.rows).sha256,

@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.exact_search import NearestFaces
+from models.near_pairs import Screen, near_pairs
 from store.schemas import from_parquet, to_parquet, truth_schema
 from tasks.steps.face_blocks import FaceBlocks
 from tasks.steps.held_out_queries import HELD_OUT, HeldOutQueries
+from tasks.steps.index_device import screen_for
 from tasks.steps.measure_index import DEPTH, KEPT, Questions
 
 __all__ = ["TRUTH_FILE", "Changed", "HeldOut", "carried", "let_through", "read_truth", "searched", "truth_parquet"]
@@ -74,12 +76,15 @@ def let_through(ids_N: Ints, share: float) -> npt.NDArray[np.bool_]:
     return chosen
 
 
-def searched(purpose: Literal["tune", "gate"], asked: HeldOutQueries, faces: FaceBlocks) -> HeldOut:
-    """Compared with everybody, in one pass; the gate's with filters too."""
+def searched(
+    purpose: Literal["tune", "gate"], asked: HeldOutQueries, faces: FaceBlocks, *, device: str = "cpu"
+) -> HeldOut:
+    """Compared with everybody, in one pass, on a device as `index_device` names it; the gate's with filters too."""
+    screen = screen_for(device)
     shares = (1.0, *_FILTERED) if purpose == "gate" else (1.0,)
     near = {share: NearestFaces.of(asked.vectors, depth=KEPT if share == 1.0 else _FILTERED_KEPT) for share in shares}
     for rows_B, vectors_BD in faces.blocks():
-        near = _with(near, faces.ids[rows_B], vectors_BD)
+        near = _with(near, faces.ids[rows_B], vectors_BD, screen)
     return HeldOut(purpose, asked.faces, near)
 
 
@@ -99,7 +104,7 @@ def carried(held: HeldOut, changed: Changed, *, faces: int) -> HeldOut | None:
     if len(stay.faces) < max(1, (1 - _LOST) * min(HELD_OUT, faces // 2)) or added_since > _ADDED_SINCE * faces:
         return None
     near = {share: one.removed(changed.gone) for share, one in stay.near.items()}
-    near = _with(near, changed.came, changed.vectors)
+    near = _with(near, changed.came, changed.vectors, near_pairs)
     if any((one.sure() < _depth(share)).any() for share, one in near.items()):
         return None
     return replace(stay, near=near, added_since=added_since)
@@ -137,11 +142,13 @@ def _depth(share: float) -> int:
     return DEPTH if share == 1.0 else _FILTERED_DEPTH
 
 
-def _with(near: dict[float, NearestFaces], ids_B: Ints, vectors_BD: Floats) -> dict[float, NearestFaces]:
+def _with(
+    near: dict[float, NearestFaces], ids_B: Ints, vectors_BD: Floats, screen: Screen
+) -> dict[float, NearestFaces]:
     grown = {}
     for share, one in near.items():
         through = slice(None) if share == 1.0 else let_through(ids_B, share)
-        grown[share] = one.added(ids_B[through], vectors_BD[through])
+        grown[share] = one.added(ids_B[through], vectors_BD[through], screen=screen)
     return grown
 
 

@@ -16,6 +16,7 @@ from models.recall import recalls
 from store.cores import one_core
 from store.index_search import Allowed, SearchSettings, parts_of, search
 from tasks.steps.face_blocks import FaceBlocks
+from tasks.steps.index_device import screen_for
 
 __all__ = [
     "DEPTH",
@@ -51,11 +52,13 @@ class Questions:
     near: NearestFaces
 
     @classmethod
-    def of(cls, queries_QD: npt.NDArray[np.float32], faces: FaceBlocks, *, kept: int = KEPT) -> Self:
-        """Compared with everybody, block by block."""
-        near = NearestFaces.of(queries_QD, depth=kept)
+    def of(
+        cls, queries_QD: npt.NDArray[np.float32], faces: FaceBlocks, *, kept: int = KEPT, device: str = "cpu"
+    ) -> Self:
+        """Compared with everybody, block by block, on a device as `index_device` names it."""
+        near, screen = NearestFaces.of(queries_QD, depth=kept), screen_for(device)
         for rows_B, vectors_BD in faces.blocks():
-            near = near.added(faces.ids[rows_B], vectors_BD)
+            near = near.added(faces.ids[rows_B], vectors_BD, screen=screen)
         return cls(near)
 
     @property

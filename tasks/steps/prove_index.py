@@ -34,14 +34,15 @@ def noisy_queries(faces: FaceBlocks) -> npt.NDArray[np.float32]:
     return queries_QD
 
 
-def prove_exact(index: Any, faces: FaceBlocks) -> dict[str, Any]:
+def prove_exact(index: Any, faces: FaceBlocks, *, device: str = "cpu") -> dict[str, Any]:
     """The metrics of an exact index: it proves that every vector stands under its own face, in little time.
 
     Args:
         index: as opened.
         faces: that it should hold, at least one.
+        device: as of `index_device`.
     """
-    asked = Questions.of(noisy_queries(faces), faces)
+    asked = Questions.of(noisy_queries(faces), faces, device=device)
     took = latency_of(index, asked.queries, SearchSettings(), seconds=_EXACT_S)
     return {
         "recall_at_10": recall_of(index, asked, SearchSettings(), ks=(10,))[10],

@@ -64,6 +64,7 @@ def train_to_code(
     queries: Callable[[], HeldOutQueries],
     why: str,
     folder: Path,
+    device: str = "cpu",
 ) -> BuiltIndex | ToCode:
     """A new index as far as its training, which an earlier run may have done; or as a whole, where it is exact.
 
@@ -74,6 +75,7 @@ def train_to_code(
         queries: makes held-out queries to tune with.
         why: it is made anew, as a clause; empty where it follows none.
         folder: of this machine, where an exact index is made.
+        device: as of `build_chosen`.
 
     Raises:
         ArtifactError: a vector of the sample, or of an exact index, is none; the message names its face.
@@ -83,7 +85,7 @@ def train_to_code(
     training = _kept(storage, place)
     if training is None:
         drawn = cache(queries)
-        made = choose_trained(faces, budget=budget, queries=lambda: drawn().vectors, folder=folder)
+        made = choose_trained(faces, budget=budget, queries=lambda: drawn().vectors, folder=folder, device=device)
         if isinstance(made, BuiltIndex):
             return made_anew(made, why)
         training = _keep(storage, place, made, drawn(), faces)

@@ -45,6 +45,7 @@ class NextVersion:
         encoder, contract: ids.
         budget: of the index.
         queries: makes held-out queries to tune with; called only where the version before has none that will do.
+        device: as of `index_device`, where their exact neighbours are found.
     """
 
     table: pa.Table
@@ -53,6 +54,7 @@ class NextVersion:
     contract: str
     budget: IndexBudget
     queries: Callable[[], HeldOutQueries]
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _held_out(storage: Storage, parent: PublishedVersion, changed: Changed, want
         after = [carried(before[one], changed, faces=total) for one in ("tune", "gate") if one in before]
         if len(after) == 2 and None not in after:
             return tuple(one for one in after if one is not None)
-    return (searched("tune", wanted.queries(), wanted.faces),)
+    return (searched("tune", wanted.queries(), wanted.faces, device=wanted.device),)
 
 
 def _misfit_now(index: Any, trained: TrainingRecord, added_AD: npt.NDArray[np.float32], *, total: int) -> float:

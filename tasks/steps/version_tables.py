@@ -66,17 +66,23 @@ def version_photos(storage: Storage, planned: pa.Table, before: Before, *, contr
     known = planned.filter(stays)
     old = before.photos.take(at.filter(stays))
     parts = [_with_columns(known, {name: old[name] for name in _OF_THE_SHARD})]
-    for shard, rows in _by_shard(planned.filter(~stays)):
+    places = [np.flatnonzero(stays)]
+    others = planned.append_column("place", pa.array(np.arange(planned.num_rows))).filter(~stays)
+    for shard, rows in _by_shard(others):
         stored = read_photos(storage, contract=contract, shard=shard)
         where = pc.index_in(rows["uri"], value_set=stored["uri"].combine_chunks())
         there = pc.is_valid(where)
-        found = stored.take(where.filter(there))
-        parts.append(_with_columns(rows.filter(there), {name: found[name] for name in _OF_THE_SHARD}))
-    return _with_duplicates(pa.concat_tables(parts).sort_by("uri"))
+        found, held = stored.take(where.filter(there)), rows.filter(there)
+        places.append(held["place"].to_numpy())
+        parts.append(_with_columns(held.drop_columns(["place"]), {name: found[name] for name in _OF_THE_SHARD}))
+    by_uri = np.argsort(np.concatenate(places), kind="stable")  # as planned
+    return _with_duplicates(pa.concat_tables(parts).take(pa.array(by_uri)))
 
 
 def version_faces(storage: Storage, photos: pa.Table, before: Before, *, contract: str) -> pa.Table:
     """VERSION_FACES by rising face_id: the faces of every indexed photo, from the shard that its row stands in.
+
+    Rows of the version before are taken as they stand where no photo with the same bytes has come, gone or changed.
 
     Args:
         storage: the store.
@@ -84,6 +90,42 @@ def version_faces(storage: Storage, photos: pa.Table, before: Before, *, contrac
         before: the version before.
         contract: the contract's id.
     """
+    touched = _touched(photos, before.photos)
+    if touched is None:
+        faces = _faces_of(storage, photos, before, contract=contract)
+    else:
+        old = _mask(pc.is_in(before.faces["photo_sha256"], value_set=touched))
+        some = Before(_having(before.photos, touched), before.faces.filter(old), before.manifest)
+        anew = _faces_of(storage, _having(photos, touched), some, contract=contract)
+        faces = pa.concat_tables([before.faces.filter(~old), anew])
+    by_id = np.argsort(faces["face_id"].to_numpy(), kind="stable")
+    return faces.take(pa.array(by_id))
+
+
+def _touched(photos: pa.Table, before: pa.Table) -> pa.Array | None:
+    """Hashes of photos that are not told of by the same rows as before; None where there was nothing before."""
+    if not before.num_rows:
+        return None
+    at = pc.index_in(photos["uri"], value_set=before["uri"].combine_chunks())
+    there = _mask(pc.is_valid(at))
+    now, then = photos.filter(there), before.take(at.filter(there))
+    same = np.ones(now.num_rows, np.bool_)
+    for name in ("photo_sha256", "shard", "status", "label"):
+        equal = pc.equal(now[name], then[name])
+        same &= _mask(pc.or_kleene(equal, pc.and_(pc.is_null(now[name]), pc.is_null(then[name]))))
+    kept, stays = there.copy(), np.zeros(before.num_rows, np.bool_)
+    kept[there] = same
+    stays[at.filter(there).to_numpy()[same]] = True
+    hashes = [photos["photo_sha256"].filter(~kept), before["photo_sha256"].filter(~stays)]
+    return pc.drop_null(pc.unique(pa.chunked_array([chunk for one in hashes for chunk in one.chunks], pa.string())))
+
+
+def _having(photos: pa.Table, hashes: pa.Array) -> pa.Table:
+    return photos.filter(_mask(pc.is_in(photos["photo_sha256"], value_set=hashes)))
+
+
+def _faces_of(storage: Storage, photos: pa.Table, before: Before, *, contract: str) -> pa.Table:
+    """VERSION_FACES of these photos, in any order; each has the rows of all photos with its bytes beside it."""
     primary = photos.filter(pc.equal(photos["status"], "indexed"))
     covered = _covered(primary, before)
     parts = [_of_primary(before.faces.select([*_OF_THE_FACE, "shard"]), primary.filter(covered))]
@@ -91,7 +133,7 @@ def version_faces(storage: Storage, photos: pa.Table, before: Before, *, contrac
         faces = read_faces(storage, contract=contract, shard=shard, columns=_OF_THE_FACE)
         named = faces.append_column(VERSION_FACES.field("shard"), pa.array([shard] * faces.num_rows, pa.string()))
         parts.append(_of_primary(named, missing))
-    faces = pa.concat_tables(parts).sort_by("face_id")
+    faces = pa.concat_tables(parts)
     at = pc.index_in(faces["photo_sha256"], value_set=primary["photo_sha256"].combine_chunks())
     hashes, uris = _uris(photos)
     named_by = pc.index_in(faces["photo_sha256"], value_set=hashes)

@@ -36,16 +36,21 @@ from tasks.steps.workroom import workroom
 __all__ = ["DRAFT", "begin_index", "finish_index", "write_index"]
 
 
-def write_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: EncoderRef) -> ArtifactRef:
+def write_index(
+    plan: BuildPlan, *, store: str, contract: Contract, encoder: EncoderRef, device: str = "cpu"
+) -> ArtifactRef:
     """Write a version's index, tables and draft manifest, all of it in this process; arguments and refusals as of `begin_index`."""
-    begun = begin_index(plan, store=store, contract=contract, encoder=encoder)
+    begun = begin_index(plan, store=store, contract=contract, encoder=encoder, device=device)
     if isinstance(begun, ArtifactRef):
         return begun
-    coded = [code_faces(block, store=store, coder=begun.coder) for block in (*begun.finished, *begun.requests)]
+    blocks = (*begun.finished, *begun.requests)
+    coded = [code_faces(block, store=store, coder=begun.coder, device=device) for block in blocks]
     return finish_index(begun, coded, plan, store=store, contract=contract, encoder=encoder)
 
 
-def begin_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: EncoderRef) -> ArtifactRef | CodingPlan:
+def begin_index(
+    plan: BuildPlan, *, store: str, contract: Contract, encoder: EncoderRef, device: str = "cpu"
+) -> ArtifactRef | CodingPlan:
     """Write a version's index, tables and draft manifest under the store's runs/; of an index of many faces as far as its training.
 
     The index is chosen for the faces and the plan's budget.
@@ -55,6 +60,7 @@ def begin_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: Enc
         store: its uri.
         contract: of the shards.
         encoder: of the embeddings.
+        device: as of `index_device`, where lists are trained and exact neighbours found.
 
     Returns:
         The draft manifest, whose rows are the faces in the index; or what is to be coded before there is one.
@@ -84,7 +90,7 @@ def begin_index(plan: BuildPlan, *, store: str, contract: Contract, encoder: Enc
     def queries() -> HeldOutQueries:
         return held_out_queries(storage, faces, contract=contract.id, encoder=encoder.id, purpose="tune")
 
-    wanted = NextVersion(faces, opened, encoder.id, contract.id, plan.budget, queries)
+    wanted = NextVersion(faces, opened, encoder.id, contract.id, plan.budget, queries, device)
     build = str(uuid.uuid4())
     with workroom(storage) as room:
         made, held = _made(storage, parent, wanted, before.faces, room)
@@ -143,5 +149,6 @@ def _made(
         return updated.built, updated.held
     faces, budget, queries, why = wanted.faces, wanted.budget, wanted.queries, updated.why
     if isinstance(faces, StoredFaces):
-        return train_to_code(storage, faces, budget=budget, queries=queries, why=why, folder=room), ()
-    return built_anew(faces, budget=budget, queries=queries, why=why, folder=room)
+        made = train_to_code(storage, faces, budget=budget, queries=queries, why=why, folder=room, device=wanted.device)
+        return made, ()
+    return built_anew(faces, budget=budget, queries=queries, why=why, folder=room, device=wanted.device)

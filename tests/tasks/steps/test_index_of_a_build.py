@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.device_search import _screened
 from store.errors import ArtifactError, GateRefusedError, VersionError
 from store.index_choice import AskedBudget, IndexBudget
 from store.index_file import indexed_ids, load_index
 from store.layout import open_store
 from store.schemas import VERSION_FACES, from_parquet
-from store.versions import current_number, read_file, read_version
+from store.versions import current_number, read_file, read_manifest, read_version
 from tasks.steps.check_version import check_version
 from tasks.steps.code_faces import code_faces
 from tasks.steps.contract import Contract
@@ -31,7 +32,7 @@ from tasks.steps.plan_coding import CodingPlan
 from tasks.steps.publish_version import publish_version
 from tasks.steps.stored_faces import open_faces
 from tasks.steps.verify_store import verify_store
-from tasks.steps.write_index import begin_index
+from tasks.steps.write_index import begin_index, write_index
 
 Paint = Callable[[Path, int | None], Path]
 PHOTOS = 96
@@ -331,7 +332,9 @@ def test_an_index_of_more_faces_than_are_held_is_coded_block_by_block_to_the_ver
     monkeypatch.setattr("tasks.steps.stored_faces._HELD_BYTES", 1_000)
     monkeypatch.setattr("tasks.steps.stored_faces.BLOCK", 20)
     monkeypatch.setattr("tasks.steps.plan_coding._FACES", 20)
-    asked = AskedBudget(memory_bytes=8_500)  # another one: the index is made anew
+    asked = AskedBudget(
+        memory_bytes=8_500, latency_ms=60_000
+    )  # another one: the index is made anew, and no latency is too long
     twin = replace(copy, store=str(shutil.copytree(copy.store, tmp_path / "twin")))
     begun = begin_index(
         with_budget(copy.plan(made[1]), asked), store=copy.store, contract=copy.contract, encoder=copy.encoder
@@ -352,6 +355,36 @@ def test_an_index_of_more_faces_than_are_held_is_coded_block_by_block_to_the_ver
     left = [name for name in storage.names("runs/builds") if name != begun.build]
     assert left == []
     assert verify_store(copy.store).problems == []
+
+
+@pytest.mark.parametrize("held_bytes", [2**28, 1_000])
+def test_a_build_on_another_device_compares_there_and_has_the_very_same_truth(
+    held_bytes: int, made: tuple[Any, Path], copy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.steps.measure_index._REFINE", (1.0, 500.0))
+    monkeypatch.setattr("tasks.steps.stored_faces._HELD_BYTES", held_bytes)
+    monkeypatch.setattr("tasks.steps.stored_faces.BLOCK", 20)
+    monkeypatch.setattr("tasks.steps.plan_coding._FACES", 20)
+    monkeypatch.setattr("tasks.steps.index_device._WORTH_COMPARING", 0)
+    compared = []
+
+    def told(device: str, *arrays: Any) -> Any:
+        compared.append(device)
+        return _screened(device, *arrays)
+
+    monkeypatch.setattr("models.device_search._screened", told)
+    files = {}
+    for device in ("cpu", "cpu:0"):  # numpy, and torch where there is no GPU
+        own = replace(copy, store=str(shutil.copytree(copy.store, tmp_path / device.replace(":", "-"))))
+        plan = with_budget(own.plan(made[1]), AskedBudget(memory_bytes=8_500))
+        options = {"store": own.store, "contract": own.contract, "encoder": own.encoder, "device": device}
+        checked = check_version(write_index(plan, **options), store=own.store, device=device)
+        storage = open_store(own.store)
+        files[device] = read_manifest(storage, storage.path_of(checked.draft.uri)).files
+    assert files["cpu"]["truth.parquet"] == files["cpu:0"]["truth.parquet"]
+    blocks = 1 if held_bytes > 1_000 else 4
+    assert len(compared) >= 1 + blocks + 3  # with the sample, with all faces, and at the gate with two filters beside
+    assert set(compared) == {"cpu:0"}
 
 
 def test_a_coded_block_that_is_broken_publishes_nothing_and_the_next_build_codes_it_anew(
@@ -393,6 +426,6 @@ def without_times(manifest: Any) -> dict[str, Any]:
         document.pop(name, None)
     document["files"].pop("report.html")
     document["metrics"].pop("latency_quantiles_ms")
-    text = re.sub(r"[\d.e-]+ ms", "some ms", json.dumps(document, sort_keys=True))
+    text = re.sub(r"[\d.e+-]+ ms", "some ms", json.dumps(document, sort_keys=True))
     document = json.loads(re.sub(r'"(p50_ms|p99_ms|queries_per_s\w*)": [\d.e+-]+', '"\\1": 0', text))
     return dict(document)
