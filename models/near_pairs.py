@@ -21,6 +21,7 @@ Screen = Callable[[Floats, Floats, Floats, int], tuple[Ints, Ints]]
 
 _UNIT = 2.0**-24  # by which one float32 operation may be off, of its result
 _PAIRS = 4_096  # compared at a time
+_WHOLE = 2.0**52  # steps from 0 to 1
 
 
 def rounding(dimension: int) -> float:
@@ -61,10 +62,14 @@ def near_pairs(queries_QD: Floats, faces_BD: Floats, floors_Q: Floats, near: int
 
 
 def pair_cosines(queries_QD: Floats, faces_BD: Floats, asked_P: Ints, faces_P: Ints) -> Floats:
-    """The cosine of each pair, float32 (P,): summed in float64, then rounded, and the same whatever other pairs there are."""
-    wide_QD = queries_QD.astype(np.float64)
+    """The cosine of each pair, float32 (P,), of unit vectors: exact but for D steps of 2^-52, rounded once, whatever other pairs there are.
+
+    Products are exact in float64, and summed as whole numbers, whose sum is the same in any order.
+    """
+    wide_QD = queries_QD.astype(np.float64) * _WHOLE
     cosines_P = np.empty(len(asked_P), np.float32)
     for start in range(0, len(asked_P), _PAIRS):
         some = slice(start, start + _PAIRS)
-        cosines_P[some] = (wide_QD[asked_P[some]] * faces_BD[faces_P[some]]).sum(axis=1)
+        whole_P = (wide_QD[asked_P[some]] * faces_BD[faces_P[some]]).astype(np.int64).sum(axis=1)
+        cosines_P[some] = whole_P / _WHOLE
     return cosines_P

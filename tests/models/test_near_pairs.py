@@ -126,6 +126,15 @@ def test_no_product_is_off_by_more_than_is_made_room_for(dimension: int) -> None
     assert 0 < off.max() < rounding(dimension) / 4
 
 
+def test_a_cosine_is_the_same_to_the_last_bit_in_whatever_order_it_is_summed_and_beside_whatever_pairs() -> None:
+    asked, faces = (axis.ravel() for axis in np.indices((len(QUERIES), len(FACES))))
+    wanted = pair_cosines(QUERIES, FACES, asked, faces)
+    order = np.random.default_rng(6).permutation(D)
+    assert pair_cosines(QUERIES[:, order], FACES[:, order], asked, faces).tobytes() == wanted.tobytes()
+    for n in range(0, len(asked), 311):
+        assert pair_cosines(QUERIES, FACES, asked[n : n + 1], faces[n : n + 1])[0] == wanted[n]
+
+
 @on_a_gpu
 @pytest.mark.parametrize("block", [33, 860])
 def test_a_gpu_finds_the_same_faces_and_cosines_to_the_last_bit(block: int) -> None:
