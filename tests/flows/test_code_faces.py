@@ -145,11 +145,14 @@ def killed_while_it_reads(file):
     def watch():
         while not ended.wait(0.02):
             with contextlib.suppress(OSError):  # ENXIO: nobody reads
-                os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK))
-                aside.replace(file)
-                for pid in children_of_this_process():
-                    if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        os.kill(pid, signal.SIGKILL)
+                end = os.open(file, os.O_WRONLY | os.O_NONBLOCK)  # held until the kill: closed, the file would be empty
+                try:
+                    aside.replace(file)
+                    for pid in children_of_this_process():
+                        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                            os.kill(pid, signal.SIGKILL)
+                finally:
+                    os.close(end)
                 return
 
     watcher = threading.Thread(target=watch)
