@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
@@ -63,18 +64,16 @@ def children(workers: int, *, gpus: Sequence[str] = ()) -> Iterator[None]:
     """
     global _pool  # noqa: PLW0603
     before = _pool
-    context = multiprocessing.get_context("spawn")
     settled = (os.getpid(), tuple(gpus), tempfile.mkdtemp(prefix="lookalike-gpus-") if gpus else "")
-    _pool = pebble.ProcessPool(max_workers=workers, initializer=_settle, initargs=settled, context=context)
+    _pool = _Pool(workers, settled)
     token = _pool_of_block.set(_pool)
     try:
         yield
-        _pool.close()
+        _pool.end(at_once=False)
     except BaseException:
-        _pool.stop()
+        _pool.end(at_once=True)
         raise
     finally:
-        _pool.join()
         for future in list(_waiting):  # a stopped pool leaves these unanswered, and their threads waiting
             future.cancel()
         _pool = before
@@ -82,6 +81,45 @@ def children(workers: int, *, gpus: Sequence[str] = ()) -> Iterator[None]:
             _pool_of_block.reset(token)
         if settled[2]:
             shutil.rmtree(settled[2], ignore_errors=True)
+
+
+class _Pool:
+    """Children, and others in their place where one that had nothing to do died: pebble then gives up all of them.
+
+    Args:
+        workers: how many.
+        settled: what each is told at its start.
+    """
+
+    def __init__(self, workers: int, settled: tuple[Any, ...]) -> None:
+        self._workers, self._settled = workers, settled
+        self._turn, self._ended = threading.Lock(), False
+        self._children = self._made()
+
+    def _made(self) -> Any:
+        context = multiprocessing.get_context("spawn")
+        return pebble.ProcessPool(
+            max_workers=self._workers, initializer=_settle, initargs=self._settled, context=context
+        )
+
+    def schedule(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call's future; RuntimeError where the block has ended."""
+        with self._turn:
+            if not self._ended and not self._children.active:
+                self._children.stop()
+                self._children.join()
+                self._children = self._made()
+            return self._children.schedule(function, args=args, kwargs=kwargs)
+
+    def end(self, *, at_once: bool) -> None:
+        """Wait until all is done that was scheduled, or stop it."""
+        with self._turn:
+            self._ended = True
+        if at_once or not self._children.active:  # those that were given up would be waited for without end
+            self._children.stop()
+        else:
+            self._children.close()
+        self._children.join()
 
 
 def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -103,7 +141,7 @@ def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
     if pool is None:
         return function(*args, **kwargs)
     try:
-        future = pool.schedule(function, args=args, kwargs=kwargs)
+        future = pool.schedule(function, args, kwargs)
     except RuntimeError as error:
         raise ChildrenStoppedError("the processes were stopped before this was begun") from error
     _waiting.add(future)
@@ -114,6 +152,8 @@ def run_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
         raise ChildDiedError(
             f"the process that ran {name} died with exit code {error.exitcode}", error.exitcode
         ) from error
+    except BrokenProcessPool as error:  # none was at work: nobody knows which call the dead one was about to take
+        raise ChildDiedError("a process died before it had begun what it was given") from error
     except CancelledError as error:
         raise ChildrenStoppedError("the processes were stopped before this was done") from error
     finally:

@@ -118,6 +118,20 @@ def test_a_child_that_dies_costs_its_own_call_only() -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_child_that_dies_with_nothing_to_do_is_replaced(noticed: bool) -> None:
+    child = steps()
+    with children(1):
+        first = run_in_child(child.pid)  # type: ignore[attr-defined]
+        os.kill(first, signal.SIGKILL)
+        if noticed:
+            time.sleep(1)
+        second = again_after_death(lambda: run_in_child(child.pid), retries=3, delay_s=0.2)  # type: ignore[attr-defined]
+        assert second not in {first, os.getpid()}
+        assert run_in_child(child.pid) == second  # type: ignore[attr-defined]
+
+
+@pytest.mark.timeout(120)
 def test_a_call_whose_child_dies_is_tried_again_so_often(tmp_path: Path) -> None:
     die_so_often = steps().die_so_often  # type: ignore[attr-defined]
     with children(1):
