@@ -93,7 +93,7 @@ class _Pool:
 
     def __init__(self, workers: int, settled: tuple[Any, ...]) -> None:
         self._workers, self._settled = workers, settled
-        self._turn, self._ended = threading.Lock(), False
+        self._turn, self._ended, self._used = threading.Lock(), False, False
         self._children = self._made()
 
     def _made(self) -> Any:
@@ -105,6 +105,7 @@ class _Pool:
     def schedule(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call's future; RuntimeError where the block has ended."""
         with self._turn:
+            self._used = True
             if not self._ended and not self._children.active:
                 self._children.stop()
                 self._children.join()
@@ -115,7 +116,8 @@ class _Pool:
         """Wait until all is done that was scheduled, or stop it."""
         with self._turn:
             self._ended = True
-        if at_once or not self._children.active:  # those that were given up would be waited for without end
+        given_up = self._used and not self._children.active  # to ask that of unused ones would start them
+        if at_once or given_up:  # for whose calls one would wait without end
             self._children.stop()
         else:
             self._children.close()

@@ -1,4 +1,5 @@
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -115,6 +116,19 @@ def test_a_child_that_dies_costs_its_own_call_only() -> None:
             run_in_child(child.refuse)  # type: ignore[attr-defined]
     assert run_in_child(os.getpid) == os.getpid()
     assert issubclass(ChildDiedError, LookalikeError)
+
+
+def test_a_block_in_which_nothing_is_called_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    process = multiprocessing.get_context("spawn").Process
+    start = process.start
+    monkeypatch.setattr(process, "start", lambda self: started.append(self) or start(self))
+    with children(2):
+        pass
+    assert started == []
+    with children(2):
+        assert run_in_child(os.getpid) != os.getpid()
+    assert len(started) >= 2
 
 
 @pytest.mark.timeout(120)
