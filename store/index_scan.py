@@ -20,13 +20,20 @@ Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 _LEAST_SHARE = 0.05  # of fewer of the faces, all that are allowed are sooner compared by their finer codes
+_TIMES_COMPARED = 4  # as many as are compared again anyway; of fewer allowed ones likewise
 _TOGETHER = 64  # queries, whose candidates are in memory at once
 _MORE = 1.25  # times as many candidates as are expected to do
 
 
-def pays(there: int, total: int) -> bool:
-    """Whether so many allowed faces of all are more quickly found by short codes first than by comparing each of them."""
-    return there >= _LEAST_SHARE * total
+def pays(there: int, total: int, compared: int) -> bool:
+    """Whether so many allowed faces of all are more quickly found by short codes first than by comparing each of them.
+
+    Args:
+        there: how many are allowed.
+        total: of so many.
+        compared: candidates of a query that are compared again.
+    """
+    return there >= max(_LEAST_SHARE * total, _TIMES_COMPARED * compared)
 
 
 def scan_allowed(

@@ -267,8 +267,14 @@ def _ask(
     """Cosines and row numbers of the k nearest, -1 where fewer were found."""
     parts, total = parts_of(index), int(index.ntotal)
     there = total if allowed is None else allowed.count
-    if allowed is not None and parts.blind and parts.finer is not None and there > _FEW and pays(there, total):
-        compared = math.ceil(_compared_again(settings, k) * k)
+    compared = math.ceil(_compared_again(settings, k) * k)
+    if (
+        allowed is not None
+        and parts.blind
+        and parts.finer is not None
+        and there > _FEW
+        and pays(there, total, compared)
+    ):
         return scan_allowed(parts.base, parts.finer, queries_QD, k=k, compared=compared, bits=allowed.bits, there=there)
     selector = None if allowed is None else faiss.IDSelectorBitmap(allowed.bits)
     few = selector is not None and (parts.blind or there <= _few(parts, settings, total))

@@ -77,6 +77,7 @@ def test_a_search_under_a_wide_filter_finds_what_exact_search_finds(
     index: Any, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(index_search, "_FEW", 100)
+    monkeypatch.setattr(index_scan, "_TIMES_COMPARED", 0)
     used: list[int] = []
     real = index_search.scan_allowed
     monkeypatch.setattr(index_search, "scan_allowed", lambda *a, **k: used.append(k["there"]) or real(*a, **k))
@@ -89,6 +90,9 @@ def test_a_search_under_a_wide_filter_finds_what_exact_search_finds(
     assert set(found.ravel().tolist()) <= set(IDS[rows].tolist())
 
 
-def test_a_narrow_filter_is_sooner_compared_face_by_face() -> None:
-    assert index_scan.pays(50_000, 1_000_000)
-    assert not index_scan.pays(49_999, 1_000_000)
+@pytest.mark.parametrize(
+    ("there", "compared", "scanned"),
+    [(50_000, 750, True), (49_999, 750, False), (60_000, 15_000, True), (59_999, 15_000, False)],
+)
+def test_few_who_are_allowed_are_sooner_compared_one_by_one(there: int, compared: int, scanned: bool) -> None:
+    assert index_scan.pays(there, 1_000_000, compared) == scanned
