@@ -43,7 +43,6 @@ from models.mtcnn.cascade import CascadeSettings, detect_faces_in_batch
 from models.mtcnn.nets import load_cascade_nets
 from models.portraits import draw_person, draw_portrait
 from models.preprocess import preprocess_faces
-from models.processor_network import processor_network
 from models.published import PUBLISHED_CARDS
 from models.torch_encoder import TorchNetwork, read_network
 
@@ -173,6 +172,8 @@ def _equality(faces_NHWC: UInt8Array, card: EncoderCard, weights: bytes, *, devi
         exact_ND = np.concatenate([peer(batch) for batch in batches])
     row: Row = {"equality": _agreement(exact_ND, own.embed(faces_NHWC))}
     if device == "cpu":
+        from models.processor_network import processor_network  # noqa: PLC0415
+
         exact = load_encoder(card, weights, full_precision=True)
         row["float32"] = _agreement(exact_ND, exact.embed(faces_NHWC))
         row["bfloat16_convolutions"] = processor_network(read_network(weights, card), card.input).bfloat16_convolutions

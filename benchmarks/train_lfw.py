@@ -83,6 +83,9 @@ ARMS = {
     "triplet": Arm(changes=(("loss", "triplet"), ("rebuild_weight", 0.0))),
     "classification": Arm(changes=(("loss", "classification"), ("rebuild_weight", 0.0))),
     "resnet50": Arm(architecture="resnet50", changes=(("rebuild_weight", 0.1),)),
+    "classification-longer": Arm(
+        changes=(("loss", "classification"), ("rebuild_weight", 0.0), ("stranger_views", 2)), longer=3, mirror=True
+    ),
     "strongest": Arm(changes=(("rebuild_weight", 0.1), ("stranger_views", 2)), longer=3, mirror=True),
 }
 _DEFAULT_ARMS = ("untrained", "contrastive", "contrastive+reconstruction")

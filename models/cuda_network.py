@@ -1,8 +1,9 @@
 """A network of this project on a GPU: bytes in, embeddings out, at the price of one launch a batch.
 
 Inception-ResNet V1 is some hundred small steps; started one by one from Python, they keep a fast GPU waiting. So the whole way
-from bytes to embeddings is recorded once for each of a few batch sizes (a CUDA graph) and replayed. While a batch is computed,
-the next one is sent.
+from bytes to embeddings is recorded once for each of a few batch sizes (a CUDA graph) and replayed. Faces are laid into pinned
+memory piece by piece, by a few threads, and a piece is sent while the next ones are laid; while a batch is computed, the next
+one is sent.
 
 N faces, H rows, W columns, D dimensions of an embedding.
 
@@ -10,7 +11,9 @@ References:
     Gray. Getting Started with CUDA Graphs. 2019; torch.cuda.graphs.
 """
 
+import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,11 +27,13 @@ from models.torch_encoder import TorchNetwork
 
 __all__ = ["BATCH_SIZES", "CudaNetwork", "cut_into_batches"]
 
-BATCH_SIZES = (1, 8, 64, 256)
+BATCH_SIZES = (1, 8, 32, 64, 128, 256)
 """For which the way is recorded; a batch between two of them is filled up."""
 
 _WARM_UPS = 3
 _WAITING = 2
+_PIECE = 32
+_LAYING_THREADS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +63,7 @@ class CudaNetwork:
         self._sent = [torch.cuda.Event() for _ in range(_WAITING)]  # type: ignore[no-untyped-call]
         self._pinned = [self._pin() for _ in range(_WAITING)]
         self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._laying = ThreadPoolExecutor(min(_LAYING_THREADS, os.cpu_count() or 1), thread_name_prefix="lay-faces")
         self._lock = threading.Lock()
 
     def __call__(self, faces_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -83,9 +89,13 @@ class CudaNetwork:
         """Faces on their way to the device; the computing waits for them, nobody else does."""
         self._sent[slot].synchronize()
         pinned_NHWC = self._pinned[slot][: len(faces_NHWC)]
-        np.copyto(pinned_NHWC.numpy(), faces_NHWC)
+        laid_NHWC = pinned_NHWC.numpy()
+        pieces = [slice(start, start + _PIECE) for start in range(0, len(faces_NHWC), _PIECE)]
         with torch.cuda.stream(self._copies):
-            bytes_NHWC = pinned_NHWC.to(self._device, non_blocking=True)
+            bytes_NHWC = torch.empty(pinned_NHWC.shape, dtype=torch.uint8, device=self._device)
+            laying = self._laying.map(lambda piece: np.copyto(laid_NHWC[piece], faces_NHWC[piece]), pieces)
+            for piece, _ in zip(pieces, laying, strict=True):
+                bytes_NHWC[piece].copy_(pinned_NHWC[piece], non_blocking=True)
             self._sent[slot].record()
         computing = torch.cuda.current_stream()
         computing.wait_event(self._sent[slot])
