@@ -1,4 +1,5 @@
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ def test_both_sides_find_the_same_faces_and_their_times_and_recalls_are_told() -
     assert told["truth"]["same_to_the_last_bit"] is True
     assert told["truth"]["ratio"] > 0
     training = told["training"]
-    assert (training["processor_by"], training["sample"]) == ("faiss", 640)
+    assert (training["processor_by"], training["sample"]) == ("faiss" if find_spec("faiss") else "torch", 640)
     assert training["same_bytes_twice_on_device"] is True
     assert training["device_recall_at_10"]["8"] == pytest.approx(training["processor_recall_at_10"]["8"], abs=0.1)
 
