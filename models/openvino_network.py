@@ -30,7 +30,7 @@ from openvino import opset13 as ops  # noqa: E402
 __all__ = ["OpenVinoNetwork", "openvino_graph"]
 
 FloatArray = NDArray[np.float32]
-BATCH_FACES = 4
+BATCH_FACES = 8
 
 
 class OpenVinoNetwork:
