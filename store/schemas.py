@@ -69,9 +69,11 @@ PLAN = pa.schema(
         *LISTING,
         pa.field("shard", pa.string(), nullable=False),
         pa.field("attempt", pa.int32()),
+        pa.field("row_before", pa.int64()),
     ]
 )
-"""What the next version holds, and the shard that each photo's rows stand in."""
+"""What the next version holds, and the shard that each photo's rows stand in; where that is the shard of before, also the row of the version
+before's photos.parquet, which is a hint: that version may have been made anew meanwhile."""
 
 PHOTOS = pa.schema(
     [

@@ -113,9 +113,11 @@ def compare(
     kept, new = [rows.filter(unchanged)], [rows.filter((added | changed) & ~again)]
     kept[0] = kept[0].append_column("shard", old["shard"].filter(unchanged))
     kept[0] = kept[0].append_column("attempt", old["attempt"].filter(unchanged))
+    kept[0] = kept[0].append_column("row_before", at.filter(pa.array(unchanged)).cast(pa.int64()))
     gone = ~_mask(pc.is_in(before["uri"], value_set=_array(listing["uri"])))
     removed = gone & _mask(_under(before, source)) & (look_at != "failed")
-    kept.append(before.filter(gone & ~removed))
+    stays = np.flatnonzero(gone & ~removed)
+    kept.append(before.take(stays).append_column("row_before", pa.array(stays)))
     if not same_contract:
         new, kept = new + kept, []
     counts = PlanCounts(

@@ -46,7 +46,7 @@ def compact(found: Comparison, manifest: Manifest | None, *, shard_photos: int) 
     small = {name for name, rows in live.items() if rows < shard_photos // 4}
     merging = small if len(small) > MANY else set()
     touched = pc.is_in(found.kept["shard"], value_set=pa.array(sorted(thin | merging), pa.string()))
-    rows = found.kept.filter(touched).to_pylist()
+    rows = found.kept.filter(touched).drop_columns(["row_before"]).to_pylist()
     merged = [*_rewritten(rows, thin - merging, manifest.contract.id)]
     merged += _merged(rows, merging, manifest.contract.id, shard_photos)
     same = {one.shard for one in merged if {row["shard"] for row in one.rows} == {one.shard}}

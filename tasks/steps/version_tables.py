@@ -18,9 +18,12 @@ from store.shards import read_faces, read_photos
 from store.storage import Storage
 from store.versions import PublishedVersion, read_file
 
-__all__ = ["Before", "read_before", "version_faces", "version_photos"]
+__all__ = ["Before", "NextPhotos", "read_before", "version_faces", "version_photos"]
+
+Rows = npt.NDArray[np.int64]
 
 _OF_THE_SHARD = ("photo_sha256", "status", "reason", "width", "height", "num_faces")
+_BEGIN = 8  # bytes of a hash
 _OF_THE_FACE = [n for n in VERSION_FACES.names if n in FACES.names and n != "uri"]
 
 
@@ -39,6 +42,19 @@ class Before:
     manifest: Manifest | None
 
 
+@dataclass(frozen=True)
+class NextPhotos:
+    """The photos of the next version.
+
+    Attributes:
+        table: VERSION_PHOTOS, by rising uri.
+        before: int64 (N,), the row of the version before that told the same of each, from the same shard; -1 where none did.
+    """
+
+    table: pa.Table
+    before: Rows
+
+
 def read_before(storage: Storage, version: PublishedVersion | None, *, contract: str) -> Before:
     """The version before, as far as it serves a build under this contract."""
     if version is None or version.manifest.contract.id != contract:
@@ -50,7 +66,7 @@ def read_before(storage: Storage, version: PublishedVersion | None, *, contract:
     return Before(photos, faces, version.manifest)
 
 
-def version_photos(storage: Storage, planned: pa.Table, before: Before, *, contract: str) -> pa.Table:
+def version_photos(storage: Storage, planned: pa.Table, before: Before, *, contract: str) -> NextPhotos:
     """VERSION_PHOTOS by rising uri; of photos with equal bytes the first is indexed, the others are duplicates.
 
     A planned photo that its shard holds no row of was forgotten; it has no row here either.
@@ -61,62 +77,76 @@ def version_photos(storage: Storage, planned: pa.Table, before: Before, *, contr
         before: the version before.
         contract: the contract's id.
     """
-    at = pc.index_in(planned["uri"], value_set=before.photos["uri"].combine_chunks())
-    stays = _mask(pc.equal(before.photos["shard"].take(at), planned["shard"]))
-    known = planned.filter(stays)
-    old = before.photos.take(at.filter(stays))
-    parts = [_with_columns(known, {name: old[name] for name in _OF_THE_SHARD})]
-    places = [np.flatnonzero(stays)]
-    others = planned.append_column("place", pa.array(np.arange(planned.num_rows))).filter(~stays)
+    rows_N = _rows_before(planned, before.photos)
+    at_N = rows_N.copy()
+    told, count = [before.photos.select(_OF_THE_SHARD)], before.photos.num_rows
+    others = planned.append_column("place", pa.array(np.arange(planned.num_rows))).filter(rows_N < 0)
     for shard, rows in _by_shard(others):
         stored = read_photos(storage, contract=contract, shard=shard)
         where = pc.index_in(rows["uri"], value_set=stored["uri"].combine_chunks())
-        there = pc.is_valid(where)
-        found, held = stored.take(where.filter(there)), rows.filter(there)
-        places.append(held["place"].to_numpy())
-        parts.append(_with_columns(held.drop_columns(["place"]), {name: found[name] for name in _OF_THE_SHARD}))
-    by_uri = np.argsort(np.concatenate(places), kind="stable")  # as planned
-    return _with_duplicates(pa.concat_tables(parts).take(pa.array(by_uri)))
+        held = _mask(pc.is_valid(where))
+        at_N[rows["place"].to_numpy()[held]] = count + where.filter(pa.array(held)).to_numpy()
+        told.append(stored.select(_OF_THE_SHARD).cast(told[0].schema))
+        count += stored.num_rows
+    if not (there := at_N >= 0).all():
+        planned, rows_N, at_N = planned.filter(there), rows_N[there], at_N[there]
+    found = pa.concat_tables(told).combine_chunks().take(pa.array(at_N))
+    columns = {name: found[name] for name in _OF_THE_SHARD}
+    return NextPhotos(_with_duplicates(_with_columns(planned, columns).select(VERSION_PHOTOS.names)), rows_N)
 
 
-def version_faces(storage: Storage, photos: pa.Table, before: Before, *, contract: str) -> pa.Table:
+def version_faces(storage: Storage, photos: NextPhotos, before: Before, *, contract: str) -> pa.Table:
     """VERSION_FACES by rising face_id: the faces of every indexed photo, from the shard that its row stands in.
 
     Rows of the version before are taken as they stand where no photo with the same bytes has come, gone or changed.
 
     Args:
         storage: the store.
-        photos: VERSION_PHOTOS of the next version.
+        photos: of the next version.
         before: the version before.
         contract: the contract's id.
     """
-    touched = _touched(photos, before.photos)
-    if touched is None:
-        faces = _faces_of(storage, photos, before, contract=contract)
+    if not before.photos.num_rows:
+        faces = _faces_of(storage, photos.table, before, contract=contract)
+        rows = np.arange(faces.num_rows)
     else:
+        touched = _touched(photos, before.photos)
         old = _mask(pc.is_in(before.faces["photo_sha256"], value_set=touched))
         some = Before(_having(before.photos, touched), before.faces.filter(old), before.manifest)
-        anew = _faces_of(storage, _having(photos, touched), some, contract=contract)
-        faces = pa.concat_tables([before.faces.filter(~old), anew])
-    by_id = np.argsort(faces["face_id"].to_numpy(), kind="stable")
-    return faces.take(pa.array(by_id))
+        anew = _faces_of(storage, _having(photos.table, touched), some, contract=contract)
+        rows = np.concatenate([np.flatnonzero(~old), len(old) + np.arange(anew.num_rows)])
+        faces = pa.concat_tables([before.faces, anew])
+    by_id = np.argsort(faces["face_id"].to_numpy()[rows], kind="stable")
+    return faces.combine_chunks().take(pa.array(rows[by_id]))
 
 
-def _touched(photos: pa.Table, before: pa.Table) -> pa.Array | None:
-    """Hashes of photos that are not told of by the same rows as before; None where there was nothing before."""
-    if not before.num_rows:
-        return None
-    at = pc.index_in(photos["uri"], value_set=before["uri"].combine_chunks())
-    there = _mask(pc.is_valid(at))
-    now, then = photos.filter(there), before.take(at.filter(there))
-    same = np.ones(now.num_rows, np.bool_)
-    for name in ("photo_sha256", "shard", "status", "label"):
-        equal = pc.equal(now[name], then[name])
-        same &= _mask(pc.or_kleene(equal, pc.and_(pc.is_null(now[name]), pc.is_null(then[name]))))
-    kept, stays = there.copy(), np.zeros(before.num_rows, np.bool_)
-    kept[there] = same
-    stays[at.filter(there).to_numpy()[same]] = True
-    hashes = [photos["photo_sha256"].filter(~kept), before["photo_sha256"].filter(~stays)]
+def _rows_before(planned: pa.Table, before: pa.Table) -> Rows:
+    """The row of the version before that a planned photo's shard has told of, int64 (N,), -1 where there is none.
+
+    It is the one that the plan names, if it is what the plan saw; all other rows are read from their shards.
+    """
+    rows_N: Rows = pc.fill_null(planned["row_before"], -1).to_numpy().copy()
+    rows_N[rows_N >= before.num_rows] = -1
+    named = np.flatnonzero(rows_N >= 0)
+    then, now = before.take(pa.array(rows_N[named])), planned.take(pa.array(named))
+    same = [_mask(pc.equal(then[name], now[name])) for name in ("uri", "shard")]
+    rows_N[named[~(same[0] & same[1])]] = -1
+    return rows_N
+
+
+def _touched(photos: NextPhotos, before: pa.Table) -> pa.Array:
+    """Hashes of photos that are not told of by the same rows as before."""
+    kept = photos.before >= 0
+    now, then = photos.table, before.select(["status", "label"]).take(pa.array(photos.before[kept]))
+    same = np.ones(then.num_rows, np.bool_)
+    for name in ("status", "label"):
+        column = now[name].filter(pa.array(kept))
+        equal = pc.equal(column, then[name])
+        same &= _mask(pc.or_kleene(equal, pc.and_(pc.is_null(column), pc.is_null(then[name]))))
+    stays = np.zeros(before.num_rows, np.bool_)
+    stays[photos.before[kept][same]] = True
+    kept[kept] = same
+    hashes = [now["photo_sha256"].filter(pa.array(~kept)), before["photo_sha256"].filter(pa.array(~stays))]
     return pc.drop_null(pc.unique(pa.chunked_array([chunk for one in hashes for chunk in one.chunks], pa.string())))
 
 
@@ -156,13 +186,12 @@ def _by_shard(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
 def _with_duplicates(photos: pa.Table) -> pa.Table:
     """Of indexed photos with equal bytes, by rising uri, all but the first are duplicates; before they all were indexed."""
     twins = pc.equal(photos["status"], "duplicate")
-    reason = pc.if_else(twins, pa.scalar(None, pa.string()), photos["reason"])
-    indexed = _mask(pc.or_(twins, pc.equal(photos["status"], "indexed")))
-    codes = photos["photo_sha256"].filter(indexed).combine_chunks().dictionary_encode().indices
-    first = np.zeros(int(indexed.sum()), np.bool_)
-    first[np.unique(codes.to_numpy(zero_copy_only=False), return_index=True)[1]] = True
+    indexed = np.flatnonzero(_mask(pc.or_(twins, pc.equal(photos["status"], "indexed"))))
     later = np.zeros(photos.num_rows, np.bool_)
-    later[np.flatnonzero(indexed)[~first]] = True
+    later[indexed[_seen_before(photos["photo_sha256"].take(pa.array(indexed)).combine_chunks())]] = True
+    if not later.any() and not pc.any(twins).as_py():
+        return photos
+    reason = pc.if_else(twins, pa.scalar(None, pa.string()), photos["reason"])
     status = pc.if_else(twins, "indexed", photos["status"])
     return _with_columns(
         photos,
@@ -170,7 +199,29 @@ def _with_duplicates(photos: pa.Table) -> pa.Table:
             "status": pc.if_else(pa.array(later), "duplicate", status),
             "reason": pc.if_else(pa.array(later), "the same bytes are indexed under another uri", reason),
         },
-    ).select(VERSION_PHOTOS.names)
+    )
+
+
+def _seen_before(hashes: pa.Array) -> Rows:
+    """Which of these an equal one comes before, ascending; those alone are compared that begin like another one."""
+    if hashes.null_count or not len(hashes) or (ends := _lengths_of(hashes)).min() != ends.max() or ends[0] < _BEGIN:
+        alike = np.arange(len(hashes))
+    else:
+        text = np.frombuffer(hashes.buffers()[2], np.uint8)
+        start = int(np.frombuffer(hashes.buffers()[1], np.int32)[hashes.offset])
+        table = text[start : start + len(hashes) * ends[0]].reshape(len(hashes), ends[0])
+        begins = np.ascontiguousarray(table[:, :_BEGIN]).view(np.uint64)[:, 0]
+        order = np.argsort(begins)
+        same = begins[order[1:]] == begins[order[:-1]]
+        alike = np.unique(np.concatenate([order[1:][same], order[:-1][same]]))
+    codes = hashes.take(pa.array(alike)).dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    first = np.unique(codes, return_index=True)[1]
+    return np.delete(alike, first)
+
+
+def _lengths_of(texts: pa.Array) -> npt.NDArray[np.int32]:
+    lengths: npt.NDArray[np.int32] = pc.binary_length(texts).to_numpy(zero_copy_only=False)
+    return lengths
 
 
 def _covered(primary: pa.Table, before: Before) -> npt.NDArray[np.bool_]:

@@ -76,7 +76,7 @@ def begin_index(
     planned = from_parquet(data, PLAN, where=plan.table.uri)
     photos = version_photos(storage, planned, before, contract=contract.id)
     faces = version_faces(storage, photos, before, contract=contract.id)
-    tables = VersionTables(plan, contract, encoder, before.manifest, photos, faces)
+    tables = VersionTables(plan, contract, encoder, before.manifest, photos.table, faces)
     same_encoder = before.manifest is not None and before.manifest.encoder.id == encoder.id
     opened = open_faces(
         storage,
