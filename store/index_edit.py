@@ -30,6 +30,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 _BLOCK = 65_536
+_STRETCH_BYTES = 4 * 2**20  # that stay in the processor's caches on their way
 _TOGETHER = 32  # faces that a scan keeps together
 _PROBED = 4_096  # vectors, whose mean tells as much as that of all
 
@@ -120,7 +121,7 @@ def _edit_rows(index: Any, trained: Any, rows: _Rows, target: Path, vectors_AD: 
     def finer_of(old_R: Ints) -> Bytes:
         return _by_row(parts.finer, total)[old_R]
 
-    step = rows_a_stretch(trained)
+    step = rows_a_stretch(trained, most_bytes=_STRETCH_BYTES)
     return write_rows(
         target,
         trained,

@@ -11,6 +11,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -187,9 +188,10 @@ class Spool:
             yield out
 
 
-def rows_a_stretch(trained: Any) -> int:
+def rows_a_stretch(trained: Any, *, most_bytes: int | None = None) -> int:
     """How many rows of such an index are written at once: whole blocks of those that a scan keeps together."""
-    return max(_SCAN_ROWS, _STRETCH_BYTES // max(*code_sizes(trained), 1) // _SCAN_ROWS * _SCAN_ROWS)
+    rows = (most_bytes or _STRETCH_BYTES) // max(*code_sizes(trained), 1)
+    return max(_SCAN_ROWS, rows // _SCAN_ROWS * _SCAN_ROWS)
 
 
 def write_rows(
@@ -210,10 +212,13 @@ def write_rows(
 def _written(path: Path, pieces: Iterable[bytes]) -> WrittenIndex:
     digest, count = hashlib.sha256(), 0
     path.unlink(missing_ok=True)  # who has one open that stood there keeps it
-    with path.open("wb") as file:
+    with path.open("wb") as file, ThreadPoolExecutor(1) as beside:
+        hashed: Future[None] | None = None
         for data in pieces:
+            if hashed is not None:
+                hashed.result()
+            hashed = beside.submit(digest.update, data)  # while it is written, and the next piece made
             file.write(data)
-            digest.update(data)
             count += len(data)
         file.flush()
         os.fsync(file.fileno())

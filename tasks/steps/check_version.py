@@ -1,5 +1,6 @@
 """Read a drafted version back as a stranger would, measure its index, calibrate its scores, and write its report."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -68,15 +69,16 @@ def check_version(draft: ArtifactRef, *, store: str, device: str = "cpu") -> Che
     storage = open_store(store)
     folder = str(PurePosixPath(storage.path_of(draft.uri)).parent)
     manifest = read_manifest(storage, storage.path_of(draft.uri))
-    tables = {
-        name: storage.read(f"{folder}/{name}", sha256=manifest.files[name].sha256)
-        for name in ("faces.parquet", "photos.parquet")
-    }
-    index = _opened(storage, folder, manifest)
-    faces = from_parquet(tables["faces.parquet"], VERSION_FACES, where="faces.parquet")
-    photos = from_parquet(tables["photos.parquet"], VERSION_PHOTOS, where="photos.parquet")
+    with ThreadPoolExecutor(1, thread_name_prefix="hash-index") as beside:
+        opening = beside.submit(_opened, storage, folder, manifest)
+        faces, photos = (
+            from_parquet(storage.read(f"{folder}/{name}", sha256=manifest.files[name].sha256), schema, where=name)
+            for name, schema in (("faces.parquet", VERSION_FACES), ("photos.parquet", VERSION_PHOTOS))
+        )
+        content_sha256 = table_content_sha256(photos, faces["face_id"].to_numpy())
+        index = opening.result()
     _check_counts(manifest, faces, photos, index_size(index))
-    _check_content(manifest, faces, photos, index)
+    _check_content(manifest, faces, content_sha256, index)
     opened = open_faces(
         storage, faces, encoder=manifest.encoder.id, dimension=manifest.encoder.dimension, recorded=manifest
     )
@@ -103,11 +105,11 @@ def _check_counts(manifest: Manifest, faces: pa.Table, photos: pa.Table, size: t
             )
 
 
-def _check_content(manifest: Manifest, faces: pa.Table, photos: pa.Table, index: Any) -> None:
+def _check_content(manifest: Manifest, faces: pa.Table, got: str, index: Any) -> None:
     ids_N = faces.column("face_id").to_numpy()
     if not np.array_equal(indexed_ids(index), ids_N):
         raise VersionError("the index holds other faces than faces.parquet; nothing was published")
-    if (got := table_content_sha256(photos, ids_N)) != manifest.content_sha256:
+    if got != manifest.content_sha256:
         raise VersionError(
             f"the tables have the content {got[:12]}…, the manifest says {manifest.content_sha256[:12]}…; nothing was published"
         )

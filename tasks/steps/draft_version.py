@@ -3,10 +3,9 @@
 import importlib.metadata
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -59,15 +58,21 @@ class VersionTables:
         """See that nobody was lost."""
         _check_sums(self.plan, self.photos, self.faces)
 
+    @cached_property
+    def content_sha256(self) -> str:
+        """Of both tables."""
+        return table_content_sha256(self.photos, self.faces["face_id"].to_numpy())
+
 
 def write_tables(storage: Storage, tables: VersionTables, build: str) -> dict[str, FileRecord]:
-    """Write both tables into the build's folder; returns what a manifest says of them."""
+    """Write both tables into the build's folder, and work out what they hold; returns what a manifest says of the files."""
     written = {
         "photos.parquet": to_parquet(tables.photos, VERSION_PHOTOS),
         "faces.parquet": to_parquet(tables.faces, VERSION_FACES),
     }
     for name, data in written.items():
         storage.write(f"{build_folder(build)}/{name}", data)
+    _ = tables.content_sha256
     return {name: _record_of(data) for name, data in written.items()}
 
 
@@ -153,7 +158,6 @@ def _manifest(
 ) -> Manifest:
     plan, contract, encoder = tables.plan, tables.contract, tables.encoder
     counts = _counts(plan, tables.photos)
-    ids_N: npt.NDArray[np.int64] = tables.faces["face_id"].to_numpy()
     return Manifest(
         format=1,
         version=1,  # the number is given when it is published
@@ -169,11 +173,11 @@ def _manifest(
         files=files,
         counts=counts,
         photos=sum(counts.values()),
-        faces=len(ids_N),
+        faces=tables.faces.num_rows,
         metrics=None,
         gate=None,
         calibration=None,
-        content_sha256=table_content_sha256(tables.photos, ids_N),
+        content_sha256=tables.content_sha256,
         labels="folder" if plan.labelled_sources else None,
         labelled_sources=list(plan.labelled_sources),
         requires=[],

@@ -19,6 +19,7 @@ from tasks.steps.measure_index import Questions, latency_of, recall_of
 __all__ = ["noisy_queries", "pass_gate", "prove_approximate", "prove_exact"]
 
 _NOISY = 64
+_SOME = 64  # queries by which is measured what the gate does not decide by, and what takes long
 _EXACT_S = 0.3
 _SEED = 20_180_402
 
@@ -64,15 +65,16 @@ def prove_approximate(index: Any, held: HeldOut, settings: SearchSettings) -> di
     start = time.perf_counter()
     cosines_QK, found_QK = search(index, asked.queries, k=10, settings=settings)
     a_second = len(found_QK) / (time.perf_counter() - start)
-    others = recall_of(index, asked, settings, ks=(1, 100))
     took = latency_of(index, asked.queries, settings)
+    some = held.only(np.arange(len(held.faces)) % -(-len(held.faces) // _SOME) == 0)
     return {
-        "recall_at_1": others[1],
+        "recall_at_1": recall_of(index, asked, settings, ks=(1,))[1],
         "recall_at_10": float(asked.recalls(found_QK, k=10).mean()),
-        "recall_at_100": others[100],
+        "recall_at_100": recall_of(index, some.questions(), settings, ks=(100,))[100],
         "recall_at_10_filtered": {
-            str(share): _filtered(index, held, settings, share) for share in held.near if share < 1
+            str(share): _filtered(index, some, settings, share) for share in held.near if share < 1
         },
+        "queries_at_100_and_filtered": len(some.faces),
         "cosine_error": _cosine_error(cosines_QK, found_QK, asked),
         "queries": len(asked.queries),
         "queries_from": "stored crops changed and embedded again",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from store.index_change import Change, Drift, reason_to_rebuild, update_in_words
 from store.index_choice import Choice, IndexBudget, choose_index
@@ -219,6 +220,6 @@ def _change(parent: PublishedVersion, delta: _Delta, wanted: NextVersion) -> Cha
 def _delta(before: pa.Table, after: pa.Table) -> _Delta:
     old, new = (table["face_id"].to_numpy() for table in (before, after))
     stay, at_old, at_new = np.intersect1d(old, new, assume_unique=True, return_indices=True)
-    old_shards = before["shard"].take(pa.array(at_old)).to_numpy()
-    moved = stay[old_shards != after["shard"].take(pa.array(at_new)).to_numpy()]
+    shards = [table["shard"].take(pa.array(at)) for table, at in ((before, at_old), (after, at_new))]
+    moved = stay[pc.not_equal(*shards).to_numpy()]
     return _Delta(added=np.delete(new, at_new), removed=np.delete(old, at_old), moved=moved)

@@ -3,7 +3,8 @@
 Columns throughout. What is read of a shard follows what is new.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = ["Before", "NextPhotos", "read_before", "version_faces", "version_phot
 Rows = npt.NDArray[np.int64]
 
 _OF_THE_SHARD = ("photo_sha256", "status", "reason", "width", "height", "num_faces")
+_TAKERS = 2
 _BEGIN = 8  # bytes of a hash
 _OF_THE_FACE = [n for n in VERSION_FACES.names if n in FACES.names and n != "uri"]
 
@@ -90,7 +92,7 @@ def version_photos(storage: Storage, planned: pa.Table, before: Before, *, contr
         count += stored.num_rows
     if not (there := at_N >= 0).all():
         planned, rows_N, at_N = planned.filter(there), rows_N[there], at_N[there]
-    found = pa.concat_tables(told).combine_chunks().take(pa.array(at_N))
+    found = _taken(told, at_N)
     columns = {name: found[name] for name in _OF_THE_SHARD}
     return NextPhotos(_with_duplicates(_with_columns(planned, columns).select(VERSION_PHOTOS.names)), rows_N)
 
@@ -107,17 +109,29 @@ def version_faces(storage: Storage, photos: NextPhotos, before: Before, *, contr
         contract: the contract's id.
     """
     if not before.photos.num_rows:
-        faces = _faces_of(storage, photos.table, before, contract=contract)
-        rows = np.arange(faces.num_rows)
+        parts = [_faces_of(storage, photos.table, before, contract=contract)]
+        rows = np.arange(parts[0].num_rows)
     else:
         touched = _touched(photos, before.photos)
         old = _mask(pc.is_in(before.faces["photo_sha256"], value_set=touched))
         some = Before(_having(before.photos, touched), before.faces.filter(old), before.manifest)
         anew = _faces_of(storage, _having(photos.table, touched), some, contract=contract)
         rows = np.concatenate([np.flatnonzero(~old), len(old) + np.arange(anew.num_rows)])
-        faces = pa.concat_tables([before.faces, anew])
-    by_id = np.argsort(faces["face_id"].to_numpy()[rows], kind="stable")
-    return faces.combine_chunks().take(pa.array(rows[by_id]))
+        parts = [before.faces, anew]
+    ids = np.concatenate([part["face_id"].to_numpy() for part in parts])[rows]
+    return _taken(parts, rows[np.argsort(ids, kind="stable")])
+
+
+def _taken(parts: Sequence[pa.Table], rows_N: Rows) -> pa.Table:
+    """Some rows of tables with the same columns, numbered through all of them: a column at a time, so that none is held twice."""
+    rows = pa.array(rows_N)
+
+    def column(name: str) -> pa.Array:
+        chunks = [chunk for part in parts for chunk in part[name].chunks]
+        return pa.chunked_array(chunks, parts[0].schema.field(name).type).combine_chunks().take(rows)
+
+    with ThreadPoolExecutor(_TAKERS, thread_name_prefix="take-columns") as takers:
+        return pa.table(list(takers.map(column, parts[0].column_names)), schema=parts[0].schema)
 
 
 def _rows_before(planned: pa.Table, before: pa.Table) -> Rows:
@@ -128,9 +142,9 @@ def _rows_before(planned: pa.Table, before: pa.Table) -> Rows:
     rows_N: Rows = pc.fill_null(planned["row_before"], -1).to_numpy().copy()
     rows_N[rows_N >= before.num_rows] = -1
     named = np.flatnonzero(rows_N >= 0)
-    then, now = before.take(pa.array(rows_N[named])), planned.take(pa.array(named))
-    same = [_mask(pc.equal(then[name], now[name])) for name in ("uri", "shard")]
-    rows_N[named[~(same[0] & same[1])]] = -1
+    for name in ("uri", "shard"):
+        then, now = before[name].take(pa.array(rows_N[named])), planned[name].take(pa.array(named))
+        rows_N[named[~_mask(pc.equal(then, now))]] = -1
     return rows_N
 
 

@@ -7,6 +7,7 @@ code its faces block by block (`code_faces`), and `finish_index` merges what the
 import contextlib
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -92,9 +93,10 @@ def begin_index(
 
     wanted = NextVersion(faces, opened, encoder.id, contract.id, plan.budget, queries, device)
     build = str(uuid.uuid4())
-    with workroom(storage) as room:
+    with workroom(storage) as room, ThreadPoolExecutor(1, thread_name_prefix="write-tables") as beside:
+        writing = beside.submit(write_tables, storage, tables, build)
         made, held = _made(storage, parent, wanted, before.faces, room)
-        files = write_tables(storage, tables, build)
+        files = writing.result()
         if isinstance(made, ToCode):
             return plan_coding(storage, made, build=build, tables=files)
         return write_draft(storage, tables, made, held, build=build, files=files)
