@@ -116,10 +116,10 @@ def _edit_rows(index: Any, trained: Any, rows: _Rows, target: Path, vectors_AD: 
     }
 
     def codes_of(old_R: Ints) -> Bytes:
-        return _unpacked(parts.inner, old_R) if parts.blind else _by_row(parts.inner, total)[old_R]
+        return _unpacked(parts.inner, old_R) if parts.blind else _taken(_by_row(parts.inner, total), old_R)
 
     def finer_of(old_R: Ints) -> Bytes:
-        return _by_row(parts.finer, total)[old_R]
+        return _taken(_by_row(parts.finer, total), old_R)
 
     step = rows_a_stretch(trained, most_bytes=_STRETCH_BYTES)
     return write_rows(
@@ -192,6 +192,13 @@ def _by_row(part: Any, total: int) -> Bytes:
     size = int(part.code_size)
     codes: Bytes = faiss.rev_swig_ptr(part.codes.data(), total * size) if total else np.zeros(0, np.uint8)
     return codes.reshape(total, size)
+
+
+def _taken(codes_NC: Bytes, rows_R: Ints) -> Bytes:
+    """Codes of some rows, which ascend; not copied where none between them is left out."""
+    if len(rows_R) and rows_R[-1] - rows_R[0] + 1 == len(rows_R):
+        return codes_NC[rows_R[0] : rows_R[-1] + 1]
+    return codes_NC[rows_R]
 
 
 def _unpacked(part: Any, rows_R: Ints) -> Bytes:

@@ -209,7 +209,7 @@ def write_rows(
     return _written(path, _pieces(trained, ids_N, codes=codes, finer=finer, lists=None))
 
 
-def _written(path: Path, pieces: Iterable[bytes]) -> WrittenIndex:
+def _written(path: Path, pieces: Iterable[bytes | memoryview]) -> WrittenIndex:
     digest, count = hashlib.sha256(), 0
     path.unlink(missing_ok=True)  # who has one open that stood there keeps it
     with path.open("wb") as file, ThreadPoolExecutor(1) as beside:
@@ -227,7 +227,7 @@ def _written(path: Path, pieces: Iterable[bytes]) -> WrittenIndex:
 
 def _pieces(
     trained: Any, ids_N: Ints, *, codes: Iterator[Bytes], finer: Iterator[Bytes], lists: tuple[Ints, Any] | None
-) -> Iterator[bytes]:
+) -> Iterator[bytes | memoryview]:
     """A file of so many faces; of lists their sizes are given, and what gives the faces in some of them."""
     parts, total = _parts(trained), len(ids_N)
     code_bytes, finer_bytes = code_sizes(trained)
@@ -238,14 +238,18 @@ def _pieces(
     elif parts.blind:
         packed = (pack_codes(some, subquantizers=int(parts.inner.M)) for some in codes)
         size = -(-total // _SCAN_ROWS) * _SCAN_ROWS * (-(-int(parts.inner.M) // 2))
-        yield from chain([struct.pack("<q", size)], (block.tobytes() for block in packed))
+        yield from chain([struct.pack("<q", size)], map(_as_they_lie, packed))
     else:
-        yield from chain([struct.pack("<q", total * code_bytes // 4)], (some.tobytes() for some in codes))
+        yield from chain([struct.pack("<q", total * code_bytes // 4)], map(_as_they_lie, codes))
     yield middle
     if parts.finer is not None:
-        yield from chain([struct.pack("<q", total * finer_bytes)], (some.tobytes() for some in finer))
+        yield from chain([struct.pack("<q", total * finer_bytes)], map(_as_they_lie, finer))
     yield tail + struct.pack("<q", total)
     yield ids_N.astype("<i8").tobytes()
+
+
+def _as_they_lie(codes: Bytes) -> memoryview:
+    return np.ascontiguousarray(codes).data.cast("B")
 
 
 class _Spooled:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from store.arrow_memory import keep_freed_memory
 from store.arrow_without_pandas import look_for_pandas_in_vain
 from store.errors import ArtifactError
 
@@ -30,9 +31,14 @@ __all__ = [
 ]
 
 look_for_pandas_in_vain()
+keep_freed_memory()
 
 FORMAT = 1
 STATUSES = ("indexed", "no_face", "unreadable", "too_large", "too_small", "duplicate", "forgotten", "failed")
+
+_EACH_ITS_OWN = frozenset(
+    {"face_id", "photo_sha256", "uri", "uris", "mtime_ns", "crop", "embedding", "query", "cosines"}
+)
 
 _BOX = pa.list_(pa.float32(), 4)
 _LANDMARKS = pa.list_(pa.float32(), 10)
@@ -205,8 +211,24 @@ def to_parquet(table: pa.Table, schema: pa.Schema, *, rows_a_group: int = 65_536
     except (KeyError, pa.ArrowException, ValueError) as error:
         raise ArtifactError(f"a table does not fit its schema: {error}") from error
     sink = io.BytesIO()
-    pq.write_table(ordered, sink, compression="zstd", write_page_checksum=True, row_group_size=rows_a_group)
+    pq.write_table(
+        ordered,
+        sink,
+        compression="zstd",
+        use_dictionary=_repeating(schema),
+        write_page_checksum=True,
+        row_group_size=rows_a_group,
+    )
     return sink.getvalue()
+
+
+def _repeating(schema: pa.Schema) -> list[str]:
+    """Columns whose values are worth a dictionary, as Parquet names them."""
+    return [
+        f"{field.name}.list.element" if _kind(field.type) == "lists" else field.name
+        for field in schema
+        if field.name not in _EACH_ITS_OWN
+    ]
 
 
 def from_parquet(data: bytes, schema: pa.Schema, *, where: str, columns: Sequence[str] | None = None) -> pa.Table:

@@ -90,16 +90,19 @@ def calibration_of(manifest: Manifest) -> Calibration | None:
 def _learnt_from(card: EncoderCard, photos: pa.Table) -> frozenset[str]:
     """The people that a trained encoder learnt from, by the same division as its training's: they would flatter it."""
     settings = (card.training or {}).get("settings")
-    labels = photos.filter(pc.equal(photos["status"], "indexed"))["label"].drop_null().to_pylist()
     if not isinstance(settings, dict) or not isinstance(settings.get("seed"), int):
         return frozenset()
     try:
-        return frozenset(split_for_training(labels, seed=settings["seed"]).train)
+        return frozenset(split_for_training(_indexed_labels(photos).to_pylist(), seed=settings["seed"]).train)
     except ValueError:  # too few people to train on are too few to calibrate by
         return frozenset()
 
 
 def _labels(photos: pa.Table, *, without: frozenset[str]) -> Counter[str]:
     """How many indexed photos each person has."""
-    counted = photos.filter(pc.equal(photos["status"], "indexed"))["label"].drop_null().value_counts().to_pylist()
+    counted = _indexed_labels(photos).value_counts().to_pylist()
     return Counter({row["values"]: row["counts"] for row in counted if row["values"] not in without})
+
+
+def _indexed_labels(photos: pa.Table) -> pa.ChunkedArray:
+    return photos["label"].filter(pc.equal(photos["status"], "indexed")).drop_null()

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.same_person import Calibration
 from store.manifest import Manifest
@@ -55,8 +56,7 @@ def count_rejects(photos: pa.Table) -> list[tuple[str, str, int]]:
     Args:
         photos: status and reason of VERSION_PHOTOS.
     """
-    rows = zip(photos.column("status").to_pylist(), photos.column("reason").to_pylist(), strict=True)
-    kinds = Counter(
-        (status, re.sub(r"\d[\d.]*", "N", reason or "no reason")) for status, reason in rows if status != "indexed"
-    )
+    rejects = photos.select(["status", "reason"]).filter(pc.not_equal(photos["status"], "indexed"))
+    rows = zip(*(column.to_pylist() for column in rejects.columns), strict=True)
+    kinds = Counter((status, re.sub(r"\d[\d.]*", "N", reason or "no reason")) for status, reason in rows)
     return [(status, reason, n) for (status, reason), n in kinds.most_common()]

@@ -142,9 +142,11 @@ def _rows_before(planned: pa.Table, before: pa.Table) -> Rows:
     rows_N: Rows = pc.fill_null(planned["row_before"], -1).to_numpy().copy()
     rows_N[rows_N >= before.num_rows] = -1
     named = np.flatnonzero(rows_N >= 0)
-    for name in ("uri", "shard"):
-        then, now = before[name].take(pa.array(rows_N[named])), planned[name].take(pa.array(named))
-        rows_N[named[~_mask(pc.equal(then, now))]] = -1
+    said = ["uri", "shard"]
+    then, now = _taken([before.select(said)], rows_N[named]), planned.select(said)
+    now = now if len(named) == len(rows_N) else _taken([now], named)
+    same = [_mask(pc.equal(then[name], now[name])) for name in said]
+    rows_N[named[~(same[0] & same[1])]] = -1
     return rows_N
 
 
@@ -202,7 +204,9 @@ def _with_duplicates(photos: pa.Table) -> pa.Table:
     twins = pc.equal(photos["status"], "duplicate")
     indexed = np.flatnonzero(_mask(pc.or_(twins, pc.equal(photos["status"], "indexed"))))
     later = np.zeros(photos.num_rows, np.bool_)
-    later[indexed[_seen_before(photos["photo_sha256"].take(pa.array(indexed)).combine_chunks())]] = True
+    hashes = photos["photo_sha256"]
+    hashes = hashes if len(indexed) == photos.num_rows else hashes.take(pa.array(indexed))
+    later[indexed[_seen_before(hashes.combine_chunks())]] = True
     if not later.any() and not pc.any(twins).as_py():
         return photos
     reason = pc.if_else(twins, pa.scalar(None, pa.string()), photos["reason"])
