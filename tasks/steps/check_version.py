@@ -24,8 +24,8 @@ from store.verified_files import verified_file
 from store.versions import read_manifest
 from tasks.steps.build_anew import built_anew, with_index
 from tasks.steps.calibrate_version import calibrate_version
-from tasks.steps.choose_index import INDEX_FILE
 from tasks.steps.face_blocks import FaceBlocks
+from tasks.steps.fill_index import INDEX_FILE
 from tasks.steps.held_out_queries import HeldOutQueries, held_out_queries
 from tasks.steps.held_out_truth import TRUTH_FILE, HeldOut, read_truth, searched, truth_parquet
 from tasks.steps.prove_index import pass_gate, prove_approximate, prove_exact

@@ -17,8 +17,8 @@ from store.manifest import ContractRecord, EncoderRecord, FileRecord, Manifest, 
 from store.refs import ArtifactRef
 from store.schemas import FACES, PHOTOS, STATUSES, VERSION_FACES, VERSION_PHOTOS, from_parquet, to_parquet
 from store.storage import Storage
-from tasks.steps.choose_index import INDEX_FILE, BuiltIndex
 from tasks.steps.contract import Contract
+from tasks.steps.fill_index import INDEX_FILE, BuiltIndex
 from tasks.steps.held_out_truth import TRUTH_FILE, HeldOut, truth_parquet
 from tasks.steps.plan_build import BuildPlan
 from tasks.steps.resolve_encoder import EncoderRef

@@ -29,7 +29,7 @@ from store.schemas import (
 from store.shards import commit_shard, read_faces, read_photos
 from store.storage import Storage
 from store.versions import MANIFEST, PublishedVersion, measure, read_file
-from tasks.steps.choose_index import INDEX_FILE, BuiltIndex, build_as_recorded
+from tasks.steps.fill_index import INDEX_FILE, BuiltIndex, build_as_recorded
 from tasks.steps.forgotten_rows import without_forgotten
 from tasks.steps.report import write_report
 from tasks.steps.stored_faces import open_faces

@@ -18,8 +18,9 @@ from store.index_choice import IndexBudget
 from store.layout import coding_folder
 from store.storage import Storage
 from store.trained_index import trained_bytes
-from tasks.steps.choose_index import BuiltIndex, ChosenKind, TrainedKind, choose_trained
+from tasks.steps.choose_index import ChosenKind, TrainedKind, choose_trained
 from tasks.steps.code_faces import CODE_FACES_VERSION, Coder, keep, read_kept
+from tasks.steps.fill_index import BuiltIndex
 from tasks.steps.held_out_queries import HeldOutQueries
 from tasks.steps.held_out_truth import HeldOut, truth_parquet
 from tasks.steps.stored_faces import StoredFaces

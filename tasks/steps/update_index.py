@@ -22,8 +22,8 @@ from store.manifest import TrainingRecord
 from store.storage import Storage
 from store.verified_files import verified_file
 from store.versions import PublishedVersion, read_file
-from tasks.steps.choose_index import INDEX_FILE, BuiltIndex
 from tasks.steps.face_blocks import FaceBlocks
+from tasks.steps.fill_index import INDEX_FILE, BuiltIndex
 from tasks.steps.held_out_queries import HeldOutQueries
 from tasks.steps.held_out_truth import TRUTH_FILE, Changed, HeldOut, carried, read_truth, searched
 from tasks.steps.measure_index import measured_at, tune

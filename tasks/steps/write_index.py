@@ -19,10 +19,10 @@ from store.schemas import PLAN, from_parquet
 from store.storage import Storage
 from store.versions import PublishedVersion, read_version
 from tasks.steps.build_anew import built_anew
-from tasks.steps.choose_index import BuiltIndex
 from tasks.steps.code_faces import CodedBlock, code_faces
 from tasks.steps.contract import Contract
 from tasks.steps.draft_version import DRAFT, VersionTables, read_tables, write_draft, write_tables
+from tasks.steps.fill_index import BuiltIndex
 from tasks.steps.held_out_queries import HeldOutQueries, held_out_queries
 from tasks.steps.held_out_truth import HeldOut
 from tasks.steps.plan_build import BuildPlan

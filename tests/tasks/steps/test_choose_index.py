@@ -16,8 +16,9 @@ from store.index_file import load_index
 from store.index_search import SearchSettings, search
 from store.index_stream import WrittenIndex
 from store.manifest import IndexRecord
-from tasks.steps.choose_index import BuiltIndex, build_as_recorded, build_chosen
+from tasks.steps.choose_index import build_chosen
 from tasks.steps.face_blocks import Gallery
+from tasks.steps.fill_index import BuiltIndex, build_as_recorded
 from tasks.steps.held_out_queries import HeldOutQueries
 from tasks.steps.held_out_truth import HeldOut, searched
 from tasks.steps.measure_index import Questions, tune

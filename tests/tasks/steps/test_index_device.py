@@ -16,8 +16,9 @@ from store.index_file import build_index
 from store.index_search import SearchSettings, search
 from store.index_train import sample_size
 from store.index_trial import open_mapped
-from tasks.steps.choose_index import BuiltIndex, build_chosen
+from tasks.steps.choose_index import build_chosen
 from tasks.steps.face_blocks import Gallery
+from tasks.steps.fill_index import BuiltIndex
 from tasks.steps.held_out_queries import HeldOutQueries
 from tasks.steps.held_out_truth import searched, truth_parquet
 from tasks.steps.index_device import centres_for, screen_for
