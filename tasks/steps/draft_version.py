@@ -23,7 +23,7 @@ from tasks.steps.held_out_truth import TRUTH_FILE, HeldOut, truth_parquet
 from tasks.steps.plan_build import BuildPlan
 from tasks.steps.resolve_encoder import EncoderRef
 
-__all__ = ["DRAFT", "VersionTables", "read_tables", "write_draft", "write_tables"]
+__all__ = ["DRAFT", "VersionTables", "encode_tables", "read_tables", "write_draft", "write_tables"]
 
 DRAFT = "draft.json"
 """The manifest of a version that is not checked yet, beside its files."""
@@ -64,16 +64,20 @@ class VersionTables:
         return table_content_sha256(self.photos, self.faces["face_id"].to_numpy())
 
 
-def write_tables(storage: Storage, tables: VersionTables, build: str) -> dict[str, FileRecord]:
-    """Write both tables into the build's folder, and work out what they hold; returns what a manifest says of the files."""
-    written = {
+def encode_tables(tables: VersionTables) -> dict[str, bytes]:
+    """Both tables as files, by name; and what they hold is worked out. No file is touched: it may be done beside other work."""
+    _ = tables.content_sha256
+    return {
         "photos.parquet": to_parquet(tables.photos, VERSION_PHOTOS),
         "faces.parquet": to_parquet(tables.faces, VERSION_FACES),
     }
-    for name, data in written.items():
+
+
+def write_tables(storage: Storage, encoded: dict[str, bytes], build: str) -> dict[str, FileRecord]:
+    """Write encoded tables into the build's folder; returns what a manifest says of them."""
+    for name, data in encoded.items():
         storage.write(f"{build_folder(build)}/{name}", data)
-    _ = tables.content_sha256
-    return {name: _record_of(data) for name, data in written.items()}
+    return {name: _record_of(data) for name, data in encoded.items()}
 
 
 def read_tables(storage: Storage, build: str, files: dict[str, FileRecord]) -> tuple[pa.Table, pa.Table]:

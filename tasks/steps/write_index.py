@@ -21,7 +21,7 @@ from store.versions import PublishedVersion, read_version
 from tasks.steps.build_anew import built_anew
 from tasks.steps.code_faces import CodedBlock, code_faces
 from tasks.steps.contract import Contract
-from tasks.steps.draft_version import DRAFT, VersionTables, read_tables, write_draft, write_tables
+from tasks.steps.draft_version import DRAFT, VersionTables, encode_tables, read_tables, write_draft, write_tables
 from tasks.steps.fill_index import BuiltIndex
 from tasks.steps.held_out_queries import HeldOutQueries, held_out_queries
 from tasks.steps.held_out_truth import HeldOut
@@ -93,10 +93,10 @@ def begin_index(
 
     wanted = NextVersion(faces, opened, encoder.id, contract.id, plan.budget, queries, device)
     build = str(uuid.uuid4())
-    with workroom(storage) as room, ThreadPoolExecutor(1, thread_name_prefix="write-tables") as beside:
-        writing = beside.submit(write_tables, storage, tables, build)
+    with workroom(storage) as room, ThreadPoolExecutor(1, thread_name_prefix="encode-tables") as beside:
+        encoding = beside.submit(encode_tables, tables)
         made, held = _made(storage, parent, wanted, before.faces, room)
-        files = writing.result()
+        files = write_tables(storage, encoding.result(), build)
         if isinstance(made, ToCode):
             return plan_coding(storage, made, build=build, tables=files)
         return write_draft(storage, tables, made, held, build=build, files=files)
