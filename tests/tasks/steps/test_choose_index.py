@@ -81,8 +81,10 @@ def test_a_gallery_too_large_for_exact_search_gets_what_was_measured_to_be_right
 
 
 def test_a_filter_costs_no_recall(built: Build) -> None:
-    filtered = proof(built())["recall_at_10_filtered"]
+    proven = proof(built())
+    filtered = proven["recall_at_10_filtered"]
     assert set(filtered) == {"0.1", "0.01"}
+    assert 32 < proven["queries_at_100_and_filtered"] <= 64 < proven["queries"]
     assert min(filtered.values()) > 0.95
 
 

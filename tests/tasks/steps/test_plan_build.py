@@ -70,6 +70,20 @@ def test_a_second_build_of_the_same_photos_is_not_needed(builder: Any, photos: P
     assert sum(ref.rows for ref in plan.kept) == 12
 
 
+def test_of_photos_that_stay_in_their_shard_the_plan_names_the_row_before(
+    builder: Any, photos: Path, paint: Paint, tmp_path: Path
+) -> None:
+    paint(tmp_path / "others" / "other.png", 40)
+    builder.build(photos)
+    builder.build(tmp_path / "others")
+    before = list(version_photos(builder))
+    paint(photos / "p1" / "new.png", 31)
+    rows = {name: row["row_before"] for name, row in planned(builder, builder.plan(photos)).items()}
+    named = {name: before[row] for name, row in rows.items() if row is not None}
+    assert all(name == there for name, there in named.items())
+    assert set(rows) - set(named) == {"new.png"}
+
+
 def test_what_came_changed_went_and_was_only_touched_is_told_apart(builder: Any, photos: Path, paint: Paint) -> None:
     builder.build(photos)
     before = version_photos(builder)

@@ -120,7 +120,9 @@ def test_rows_of_photos_that_stay_as_they_were_are_not_made_again(
             seen.append(set(some["photo_sha256"].to_pylist())) or real(storage, some, *a, **k)
         ),
     )
-    photos = version_photos(gallery.storage, gallery.planned(before), before, contract=CONTRACT)
+    with monkeypatch.context() as patch:
+        patch.setattr(version_tables, "read_photos", None)  # nobody's shard is read
+        photos = version_photos(gallery.storage, gallery.planned(before), before, contract=CONTRACT)
     version_faces(gallery.storage, photos, before, contract=CONTRACT)
     assert len(seen) == 1
     assert seen[0] <= {sha256}
