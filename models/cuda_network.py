@@ -32,7 +32,7 @@ BATCH_SIZES = (1, 8, 32, 64, 128, 256)
 
 _WARM_UPS = 3
 _WAITING = 2
-_PIECE = 32
+_PIECE = 32  # faces
 _LAYING_THREADS = 4
 
 

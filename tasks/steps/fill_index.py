@@ -125,7 +125,18 @@ def train_kind(candidate: Candidate, sample: Gallery, device: str = "cpu") -> An
 def fill_index(
     trained: Any, faces: FaceBlocks, folder: Path, near: NearestFaces, screen: Screen = near_pairs
 ) -> tuple[WrittenIndex, NearestFaces]:
-    """Write an index of all faces; in the same pass find the queries' nearest."""
+    """Write an index of all faces; in the same pass find the queries' nearest.
+
+    Args:
+        trained: the index without faces, as of `train_index`.
+        faces: read once, by rising id.
+        folder: of this machine, where the file is made.
+        near: the queries, and whom they have found so far.
+        screen: who may be among the nearest, as of `near_pairs`.
+
+    Raises:
+        ArtifactError: a vector is none; the message names its face.
+    """
     with Spool(trained, faces.ids, folder) as spool:
         for rows_B, vectors_BD in faces.blocks():
             spool.add(rows_B, vectors_BD)
@@ -138,7 +149,7 @@ def _nobody_asks(faces: FaceBlocks) -> NearestFaces:
 
 
 def training_record(index: Any, misfit: float, faces: int, recall: float | None, why: str) -> TrainingRecord:
-    """Of an index that was made anew."""
+    """What the manifest says of the training of an index that was made anew; recall is None where it was not measured."""
     return TrainingRecord(
         faces=faces,
         changed=0,

@@ -24,7 +24,7 @@ __all__ = ["Before", "NextPhotos", "read_before", "version_faces", "version_phot
 Rows = npt.NDArray[np.int64]
 
 _OF_THE_SHARD = ("photo_sha256", "status", "reason", "width", "height", "num_faces")
-_TAKERS = 2
+_TAKERS = 2  # columns at a time
 _BEGIN = 8  # bytes of a hash
 _OF_THE_FACE = [n for n in VERSION_FACES.names if n in FACES.names and n != "uri"]
 
@@ -222,12 +222,17 @@ def _with_duplicates(photos: pa.Table) -> pa.Table:
 
 def _seen_before(hashes: pa.Array) -> Rows:
     """Which of these an equal one comes before, ascending; those alone are compared that begin like another one."""
-    if hashes.null_count or not len(hashes) or (ends := _lengths_of(hashes)).min() != ends.max() or ends[0] < _BEGIN:
+    if (
+        hashes.null_count
+        or not len(hashes)
+        or (lengths := _lengths_of(hashes)).min() != lengths.max()
+        or lengths[0] < _BEGIN
+    ):
         alike = np.arange(len(hashes))
     else:
         text = np.frombuffer(hashes.buffers()[2], np.uint8)
         start = int(np.frombuffer(hashes.buffers()[1], np.int32)[hashes.offset])
-        table = text[start : start + len(hashes) * ends[0]].reshape(len(hashes), ends[0])
+        table = text[start : start + len(hashes) * lengths[0]].reshape(len(hashes), lengths[0])
         begins = np.ascontiguousarray(table[:, :_BEGIN]).view(np.uint64)[:, 0]
         order = np.argsort(begins)
         same = begins[order[1:]] == begins[order[:-1]]
