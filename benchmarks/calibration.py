@@ -37,9 +37,9 @@ from benchmarks.machine import describe_machine
 from models.calibration import LogRatio, calibration_error, reliability
 from models.same_person import Calibration, LabelledPairs, calibrate, cell_cosines, check_pairs
 from store.layout import open_store
-from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
 from store.storage import normalise_uri
-from store.versions import read_file, read_version
+from store.version_files import read_faces_of, read_photos_of
+from store.versions import read_version
 from tasks.steps.calibration_picture import probability_svg, reliability_svg, standalone
 from tasks.steps.face_blocks import Gallery as HeldFaces
 from tasks.steps.labelled_pairs import LabelledFaces, faces_of_people, halves_of, labelled_pairs
@@ -88,10 +88,7 @@ def read_gallery(store: str) -> Gallery:
     """The store's current version."""
     storage = open_store(store)
     version = read_version(storage)
-    faces, photos = (
-        from_parquet(read_file(storage, version, f"{name}.parquet"), schema, where=f"{name}.parquet")
-        for name, schema in (("faces", VERSION_FACES), ("photos", VERSION_PHOTOS))
-    )
+    faces, photos = read_faces_of(storage, version), read_photos_of(storage, version)
     encoder = version.manifest.encoder
     emb_ND = read_face_vectors(
         storage, faces, encoder=encoder.id, dimension=encoder.dimension, recorded=version.manifest

@@ -22,8 +22,8 @@ from PIL import Image
 from benchmarks.hostile_photos import hostile_photos
 from benchmarks.machine import describe_machine
 from store.layout import open_store
-from store.schemas import VERSION_PHOTOS, from_parquet
-from store.versions import read_file, read_version
+from store.version_files import read_photos_of
+from store.versions import read_version
 
 __all__ = ["main", "write_folder"]
 
@@ -107,8 +107,7 @@ def main() -> int:
         )
         built = json.loads(done.stdout.splitlines()[-1])
         storage = open_store(str(out / "store"))
-        data = read_file(storage, read_version(storage), "photos.parquet")
-        rows = from_parquet(data, VERSION_PHOTOS, where="photos.parquet").to_pylist()
+        rows = read_photos_of(storage, read_version(storage)).to_pylist()
     rejects = Counter((row["status"], row["reason"]) for row in rows if row["status"] != "indexed")
     result = {
         "files": dict(written),

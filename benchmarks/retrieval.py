@@ -15,9 +15,9 @@ from typing import Any
 
 from benchmarks.machine import describe_machine
 from store.layout import open_store
-from store.schemas import VERSION_PHOTOS, from_parquet
 from store.storage import normalise_uri
-from store.versions import read_file, read_version
+from store.version_files import read_photos_of
+from store.versions import read_version
 from tasks.steps.leave_one_out import leave_one_out
 from tasks.steps.query_photo import query_photo
 
@@ -29,7 +29,7 @@ def measure(store: str, *, photos: int) -> dict[str, Any]:
     storage = open_store(store)
     version = read_version(storage)
     measured = leave_one_out(store)
-    table = from_parquet(read_file(storage, version, "photos.parquet"), VERSION_PHOTOS, where="photos.parquet")
+    table = read_photos_of(storage, version)
     indexed = [row["uri"] for row in table.select(["uri", "status"]).to_pylist() if row["status"] == "indexed"]
     asked = random.Random(0).sample(indexed, min(photos, len(indexed)))
     lowest = 1.0

@@ -13,9 +13,6 @@ from store.fingerprints import canonical_json
 __all__ = ["table_content_sha256"]
 
 _ROWS = 65_536
-_PLAIN = np.array(
-    [32 <= one < 127 and chr(one) not in '"\\' for one in range(256)]
-)  # what JSON does not escape in ASCII
 
 
 def table_content_sha256(photos: pa.Table, ids_N: npt.NDArray[np.int64]) -> str:
@@ -37,11 +34,20 @@ def table_content_sha256(photos: pa.Table, ids_N: npt.NDArray[np.int64]) -> str:
 
 
 def _is_plain(rows: pa.Table) -> bool:
-    return all(_PLAIN[np.frombuffer(_bytes(column.combine_chunks()), np.uint8)].all() for column in rows.columns)
+    """Whether JSON escapes nothing in them: printable ASCII without quotation marks and backslashes."""
+    for column in rows.columns:
+        text = np.frombuffer(_bytes(column.combine_chunks()), np.uint8)
+        if len(text) and (text.min() < ord(" ") or text.max() > ord("~")):
+            return False
+        if (text == ord('"')).any() or (text == ord("\\")).any():
+            return False
+    return True
 
 
 def _plain(rows: pa.Table) -> memoryview:
     uri, sha256, status = (column.combine_chunks() for column in rows.columns)
+    if not sha256.null_count:
+        return _bytes(pc.binary_join_element_wise('["', uri, '","', sha256, '","', status, '"]\n', ""))
     quoted = pc.fill_null(pc.binary_join_element_wise('"', sha256, '"', ""), "null")
     return _bytes(pc.binary_join_element_wise('["', uri, '",', quoted, ',"', status, '"]\n', ""))
 

@@ -8,10 +8,16 @@ from dataclasses import dataclass
 
 from store.index_choice import RECALL_GATE, Choice
 
-__all__ = ["MOST_CHANGED", "Change", "Drift", "reason_to_rebuild", "update_in_words"]
+__all__ = ["MOST_BESIDE", "MOST_CHANGED", "Change", "Drift", "reason_to_rebuild", "update_in_words"]
 
 MOST_CHANGED = 0.3
 """Share of the faces an index was trained on that may have come or gone since."""
+
+MOST_BESIDE = 0.1
+"""Share of a base's faces or photos that may have come or gone since, up to which a version is kept as changes to it.
+
+What is kept beside is read, and searched, with every query, and who left lies in the files until a version is written whole again.
+"""
 
 _MOST_UNEVEN = 1.25  # times as many faces looked at by a query as when the lists were made
 _MOST_LOST = 0.01  # of recall@10
@@ -133,10 +139,10 @@ def _drifted(drift: Drift) -> str | None:
     return None
 
 
-def update_in_words(change: Change, drift: Drift) -> str:
-    """What the manifest says of a changed copy."""
+def update_in_words(change: Change, drift: Drift, *, as_changes: bool = False) -> str:
+    """What the manifest says of a changed copy, or of changes that are kept beside the index before."""
     said = (
-        f"a copy of version {change.parent}'s index, {change.added:,} faces added and {change.removed:,} removed; "
+        f"{'changes beside' if as_changes else 'a copy of'} version {change.parent}'s index, {change.added:,} faces added and {change.removed:,} removed; "
         f"{change.changed / max(1, change.trained_faces):.1%} of the {change.trained_faces:,} it was trained on have come or "
         f"gone since; its codes miss the faces by {_times(drift.misfit_now, drift.misfit_then):.2f} times as much as then"
     )

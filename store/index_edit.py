@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.errors import ArtifactError
+from store.index_changed import ChangedIndex
 from store.index_pack import unpack_codes
 from store.index_search import Parts, parts_of
 from store.index_stream import CodedFaces, Spool, WrittenIndex, code_faces, rows_a_stretch, write_rows
@@ -157,9 +158,22 @@ def emptied(index: Any) -> Any:
 
 
 def unevenness_of(index: Any) -> float | None:
-    """How many times as many faces a query looks at as it would if all lists were alike; None where there are no lists."""
-    lists = parts_of(index).lists
-    return None if lists is None or not lists.ntotal else float(lists.invlists.imbalance_factor())
+    """How many times as many faces a query looks at as it would if all lists were alike; None where there are no lists.
+
+    Of a changed index those of its base that count no more are looked at too.
+    """
+    if not isinstance(index, ChangedIndex):
+        lists = parts_of(index).lists
+        return None if lists is None or not lists.ntotal else float(lists.invlists.imbalance_factor())
+    sizes = [_list_sizes(parts_of(one).lists) for one in (index.base, index.added)]
+    if sizes[0] is None or sizes[1] is None:
+        return None
+    sizes_L = sizes[0] + sizes[1]
+    return float(len(sizes_L) * np.sum(sizes_L**2) / max(1.0, np.sum(sizes_L)) ** 2)
+
+
+def _list_sizes(lists: Any) -> npt.NDArray[np.float64] | None:
+    return None if lists is None else np.array([lists.invlists.list_size(n) for n in range(lists.nlist)], np.float64)
 
 
 def misfit_of(index: Any, vectors_ND: Floats) -> float | None:

@@ -1,13 +1,13 @@
 """Ask an opened index: search settings and filters travel with the call, the index itself is never changed.
 
 An index is a FAISS index under an IndexIDMap: inside, rows are numbered from 0; outside, they are face ids. Q queries of D
-dimensions, K answers a query, N faces.
+dimensions, K answers a query, N faces. A `ChangedIndex` is two of them, and is asked like one.
 """
 
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import faiss
@@ -16,18 +16,16 @@ import numpy.typing as npt
 
 from store.cores import one_core
 from store.errors import ArtifactError
+from store.index_changed import ChangedIndex
+from store.index_filter import Allowed, AllowedOfBoth, Filter, allow, ids_by_row
 from store.index_scan import pays, scan_allowed
 
 __all__ = [
     "NOBODY",
-    "Allowed",
     "Parts",
     "SearchSettings",
-    "allow",
-    "allow_rows",
     "index_size",
     "indexed_ids",
-    "leave_out",
     "parts_of",
     "search",
 ]
@@ -36,6 +34,7 @@ NOBODY = -1
 """Stands in the place of a face id where an approximate search found fewer than were asked for; its cosine is -inf."""
 
 _TUNED_FOR = 10  # faces, in whose recall settings are tuned
+_MORE_LEFT = 4  # asked for beside those wanted where some count no more, and times as many as are expected to
 _FEW = 10_000  # so many faces are compared one by one in a few milliseconds
 
 
@@ -63,19 +62,6 @@ class SearchSettings:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-@dataclass(frozen=True)
-class Allowed:
-    """The faces of one index that may be answered with; made by `allow` and its like, good for any number of searches of that index.
-
-    Attributes:
-        bits: uint8, a bit a row, lowest first.
-        count: how many are set.
-    """
-
-    bits: npt.NDArray[np.uint8]
-    count: int
-
-
 def index_size(index: Any) -> tuple[int, int]:
     """The number of vectors and their dimension."""
     return int(index.ntotal), int(index.d)
@@ -83,6 +69,8 @@ def index_size(index: Any) -> tuple[int, int]:
 
 def indexed_ids(index: Any) -> npt.NDArray[np.int64]:
     """The face ids in the index, int64, ascending."""
+    if isinstance(index, ChangedIndex):
+        return index.ids
     ids_N: npt.NDArray[np.int64] = np.sort(faiss.vector_to_array(index.id_map))
     return ids_N
 
@@ -113,7 +101,8 @@ class Parts:
 
 
 def parts_of(index: Any) -> Parts:
-    """An opened index taken apart; nothing is copied."""
+    """An opened index taken apart, of a changed one its base; nothing is copied."""
+    index = index.base if isinstance(index, ChangedIndex) else index
     whole = faiss.downcast_index(index.index)
     refined = isinstance(whole, faiss.IndexRefine)
     base = faiss.downcast_index(whole.base_index) if refined else whole
@@ -131,74 +120,13 @@ def parts_of(index: Any) -> Parts:
     )
 
 
-def allow(
-    index: Any, face_ids: npt.NDArray[np.int64] | None = None, *, without: npt.NDArray[np.int64] | None = None
-) -> Allowed:
-    """A filter that lets only these faces through; ids that the index does not hold are passed over.
-
-    Args:
-        index: as opened.
-        face_ids: int64, in any order; None lets all through.
-        without: int64, in any order: of them who may not be found.
-    """
-    ids_N = _ids(index)
-    mask_N = np.full(len(ids_N), face_ids is None, np.bool_)
-    order = _order(ids_N)
-    for chosen, found in ((face_ids, True), (without, False)):
-        if chosen is not None and len(chosen) and len(ids_N):
-            mask_N[_rows(ids_N, order, chosen)] = found
-    return _allowed(mask_N)
-
-
-def allow_rows(index: Any, passes_N: npt.NDArray[np.bool_]) -> Allowed:
-    """A filter that lets through whom a mask says, which goes by rising face id."""
-    ids_N = _ids(index)
-    if (order := _order(ids_N)) is None:
-        return _allowed(passes_N)
-    mask_N = np.zeros(len(ids_N), np.bool_)
-    mask_N[order] = passes_N
-    return _allowed(mask_N)
-
-
-def leave_out(index: Any, allowed: Allowed | None, face_ids: npt.NDArray[np.int64]) -> Allowed:
-    """A filter without some of those whom another lets through; None lets all through."""
-    if allowed is None:
-        return allow(index, without=face_ids)
-    ids_N = _ids(index)
-    rows = np.unique(_rows(ids_N, _order(ids_N), face_ids)) if len(ids_N) else np.zeros(0, np.int64)
-    bits, bit = allowed.bits.copy(), np.left_shift(1, rows & 7).astype(np.uint8)
-    there = int(np.count_nonzero(bits[rows >> 3] & bit))
-    np.bitwise_and.at(bits, rows >> 3, ~bit)
-    return Allowed(bits=bits, count=allowed.count - there)
-
-
-def _allowed(mask_N: npt.NDArray[np.bool_]) -> Allowed:
-    return Allowed(bits=np.packbits(mask_N, bitorder="little"), count=int(np.count_nonzero(mask_N)))
-
-
-def _order(ids_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
-    """What sorts the ids; None where they ascend, as they do in every index that a build has written."""
-    return None if np.all(ids_N[1:] > ids_N[:-1]) else np.argsort(ids_N, kind="stable")
-
-
-def _rows(
-    ids_N: npt.NDArray[np.int64], order: npt.NDArray[np.int64] | None, wanted_M: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """Row numbers of those ids that are there; `order` sorts the ids where they do not ascend."""
-    sorted_N = ids_N if order is None else ids_N[order]
-    at_M = np.minimum(np.searchsorted(sorted_N, wanted_M), len(ids_N) - 1)
-    at_M = at_M[sorted_N[at_M] == wanted_M]
-    rows: npt.NDArray[np.int64] = at_M if order is None else order[at_M]
-    return rows
-
-
 def search(
     index: Any,
     queries_QD: npt.NDArray[np.float32],
     *,
     k: int,
     settings: SearchSettings | None = None,
-    allowed_A: Allowed | npt.NDArray[np.int64] | None = None,
+    allowed_A: Filter | npt.NDArray[np.int64] | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """The k most similar faces of each query, equal cosines ordered by face id.
 
@@ -219,18 +147,86 @@ def search(
     Raises:
         ArtifactError: the dimensions differ.
     """
-    total, dimension = index_size(index)
+    dimension = index_size(index)[1]
     if queries_QD.ndim != 2 or queries_QD.shape[1] != dimension:
         raise ArtifactError(f"the index holds vectors of {dimension}, the query has shape {queries_QD.shape}")
-    chosen = allowed_A if allowed_A is None or isinstance(allowed_A, Allowed) else allow(index, allowed_A)
-    there = total if chosen is None else chosen.count
+    chosen = allow(index, allowed_A) if isinstance(allowed_A, np.ndarray) else allowed_A
+    queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
+    settings = settings or SearchSettings()
+    with one_core() if len(queries_QD) == 1 else nullcontext():  # there is nothing to share
+        if isinstance(index, ChangedIndex):
+            both = chosen if isinstance(chosen, AllowedOfBoth) else None
+            return _found_in_both(index, queries_QD, k, settings, both)
+        return _found_in(index, queries_QD, k, settings, chosen if isinstance(chosen, Allowed) else None)
+
+
+def _found_in(
+    index: Any, queries_QD: npt.NDArray[np.float32], k: int, settings: SearchSettings, chosen: Allowed | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """As `search` gives them, of an index in one piece."""
+    there = int(index.ntotal) if chosen is None else chosen.count
     wanted = min(k, there)
     if wanted <= 0:  # FAISS refuses to look for nothing
         return np.zeros((len(queries_QD), 0), np.float32), np.zeros((len(queries_QD), 0), np.int64)
-    queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
-    asked = min(wanted + 1, there)
-    with one_core() if len(queries_QD) == 1 else nullcontext():  # there is nothing to share
-        return _nearest(index, queries_QD, wanted, asked, settings or SearchSettings(), chosen)
+    return _nearest(index, queries_QD, wanted, min(wanted + 1, there), settings, chosen)
+
+
+def _found_in_both(
+    index: ChangedIndex,
+    queries_QD: npt.NDArray[np.float32],
+    k: int,
+    settings: SearchSettings,
+    chosen: AllowedOfBoth | None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The nearest of the base that count, and of those added, sorted in among each other."""
+    if chosen is None:
+        parts = (_that_count(index, queries_QD, k, settings), _found_in(index.added, queries_QD, k, settings, None))
+    else:
+        parts = (
+            _found_in(index.base, queries_QD, k, settings, chosen.base),
+            _found_in(index.added, queries_QD, k, settings, chosen.added),
+        )
+    cosines, ids = (np.concatenate([part[n] for part in parts], axis=1) for n in (0, 1))
+    order = np.lexsort((ids, -cosines), axis=1)[:, : max(0, k)]
+    return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(ids, order, axis=1)
+
+
+def _that_count(
+    index: ChangedIndex, queries_QD: npt.NDArray[np.float32], k: int, settings: SearchSettings
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """The base's nearest but for those that count no more: a few more are asked for, and more again where many of them were near.
+
+    No filter is used, which would take longer than the few.
+    """
+    total, left = int(index.base.ntotal), len(index.left)
+    wanted = max(0, min(k, total - left))
+    if not left or not wanted:
+        return _found_in(index.base, queries_QD, wanted, settings, None)
+    more = math.ceil(_MORE_LEFT * wanted * left / total) + _MORE_LEFT
+    cosines_QK = np.full((len(queries_QD), wanted), -np.inf, np.float32)
+    ids_QK = np.full((len(queries_QD), wanted), NOBODY, np.int64)
+    open_Q = np.arange(len(queries_QD))
+    while len(open_Q):
+        asked = min(wanted + min(more, left), total)
+        compared = (settings.refine or 1) * max(wanted, _TUNED_FOR) + asked - wanted
+        effort = replace(settings, refine=settings.refine and compared / max(asked, _TUNED_FOR))
+        cosines, ids = _found_in(index.base, queries_QD[open_Q], asked, effort, None)
+        counts = ~_among(ids, index.left)
+        first = np.argsort(~counts, axis=1, kind="stable")[:, :wanted]  # those that count, in their order
+        there = np.take_along_axis(counts, first, axis=1)
+        cosines_QK[open_Q] = np.where(there, np.take_along_axis(cosines, first, axis=1), np.float32(-np.inf))
+        ids_QK[open_Q] = np.where(there, np.take_along_axis(ids, first, axis=1), NOBODY)
+        open_Q = open_Q[~there.all(axis=1)] if asked < min(total, wanted + left) else open_Q[:0]
+        more *= 4
+    return cosines_QK, ids_QK
+
+
+def _among(ids_QK: npt.NDArray[np.int64], sorted_L: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    if not len(sorted_L):
+        return np.zeros(ids_QK.shape, np.bool_)
+    at = np.minimum(np.searchsorted(sorted_L, ids_QK), len(sorted_L) - 1)
+    among: npt.NDArray[np.bool_] = sorted_L[at] == ids_QK
+    return among
 
 
 def _nearest(
@@ -248,17 +244,10 @@ def _nearest(
         asked = min(2 * asked, there)
         cosines, rows = _ask(index, queries_QD, asked, settings, chosen)
     found = rows >= 0
-    ids = np.where(found, _ids(index)[np.maximum(rows, 0)], NOBODY)
+    ids = np.where(found, ids_by_row(index)[np.maximum(rows, 0)], NOBODY)
     cosines = np.where(found, cosines, np.float32(-np.inf))
     order = np.lexsort((ids, -cosines), axis=1)[:, :wanted]
     return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(ids, order, axis=1)
-
-
-def _ids(index: Any) -> npt.NDArray[np.int64]:
-    """Face ids by row, as they lie in the index."""
-    total = int(index.ntotal)
-    ids_N: npt.NDArray[np.int64] = faiss.rev_swig_ptr(index.id_map.data(), total) if total else np.zeros(0, np.int64)
-    return ids_N
 
 
 def _ask(

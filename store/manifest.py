@@ -11,12 +11,15 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import to_json
 
 from store.errors import ManifestError
 from store.fingerprints import canonical_json, sha256_hex
 from store.schemas import FORMAT, STATUSES
 
 __all__ = [
+    "CHANGES",
+    "ChangesRecord",
     "ContractRecord",
     "EncoderRecord",
     "FileRecord",
@@ -29,7 +32,12 @@ __all__ = [
     "problems_of_manifest",
 ]
 
+CHANGES = "changes"
+"""In `requires` of a version that is kept as changes to another: who reads its three files alone reads that other one."""
+
 _OWN_HASH = "self_sha256"
+_ALWAYS = ("index.faiss", "faces.parquet", "photos.parquet")
+_OF_CHANGES = ("added_index.faiss", "added_faces.parquet", "added_photos.parquet", "left.parquet")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hash32 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -118,6 +126,22 @@ class IndexRecord(_Record):
     trained: TrainingRecord | None = None
 
 
+class ChangesRecord(_Record):
+    """What a version kept as changes has of its own.
+
+    `index.faiss`, `faces.parquet` and `photos.parquet` are those of version `base`, byte for byte; `left.parquet` names their rows
+    that count no more, and `added_*` hold those that came. Rows that are told of anew are in both numbers.
+    """
+
+    base: Annotated[int, Field(ge=1)]
+    photos_added: Count
+    photos_left: Count
+    faces_added: Count
+    faces_left: Count
+    vectors_added: Count
+    vectors_left: Count
+
+
 class Manifest(_Record):
     """What a version is. `metrics`, `gate` and `calibration` are null or say what was measured.
 
@@ -146,39 +170,49 @@ class Manifest(_Record):
     content_sha256: Sha256
     labels: Literal["folder"] | None = None
     labelled_sources: list[str] = []
+    changes: ChangesRecord | None = None
     requires: list[str]
     library_versions: dict[str, str]
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
-        if problems := list(_contradictions(self.model_dump())):
+        told = {name: getattr(self, name) for name in ("requires", "counts", "photos", "created_at")}
+        told |= {name: getattr(self, name) and getattr(self, name).model_dump() for name in ("index", "changes")}
+        told["files"] = {name: record.model_dump() for name, record in self.files.items()}
+        if problems := list(_contradictions(told)):
             raise ValueError("; ".join(f"{p.path}: {p.sentence}" for p in problems))
         return self
 
     def to_json(self) -> bytes:
         """The manifest as it is stored: indented JSON, a line feed at its end, and among its keys the hash of all the others."""
-        document = json.loads(self.model_dump_json())
+        document = self.model_dump(mode="json")
         document[_OWN_HASH] = _hash_of(document)
-        return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+        return to_json(document, indent=1) + b"\n"
 
 
 def problems_of_manifest(data: bytes) -> list[Problem]:
     """Every problem of a manifest's bytes; none if it is a manifest of this format."""
+    return _read(data)[1]
+
+
+def _read(data: bytes) -> tuple[Manifest | None, list[Problem]]:
+    """The manifest, or every problem of it."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        return [Problem("", f"not JSON: {error}", "json")]
+        return None, [Problem("", f"not JSON: {error}", "json")]
     if isinstance(document, dict) and document.get("format") != FORMAT:
         sentence = f"got format {document.get('format')!r}, this reader knows format {FORMAT}: use a newer lookalike"
-        return [Problem("format", sentence, "format")]
+        return None, [Problem("format", sentence, "format")]
     if isinstance(document, dict) and _OWN_HASH in document and document[_OWN_HASH] != (got := _hash_of(document)):
-        return [Problem(_OWN_HASH, f"it has changed since it was written: its content hashes to {got[:12]}…", "hash")]
+        return None, [
+            Problem(_OWN_HASH, f"it has changed since it was written: its content hashes to {got[:12]}…", "hash")
+        ]
     try:
-        Manifest.model_validate_json(data)
+        return Manifest.model_validate_json(data), []
     except ValidationError as error:
         fields = [_problem(dict(e)) for e in error.errors() if e["loc"] or e["type"] != "value_error"]
-        return fields + (list(_contradictions(document)) if isinstance(document, dict) else [])
-    return []
+        return None, fields + (list(_contradictions(document)) if isinstance(document, dict) else [])
 
 
 def parse_manifest(data: bytes, *, where: str) -> Manifest:
@@ -187,10 +221,11 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
     Raises:
         ManifestError: it cannot be read; the message says where and names every problem.
     """
-    if problems := problems_of_manifest(data):
+    manifest, problems = _read(data)
+    if manifest is None:
         listed = "; ".join(f"{p.path}: {p.sentence}" if p.path else p.sentence for p in problems)
         raise ManifestError(f"{where} is not a manifest of format {FORMAT}: {listed}")
-    return Manifest.model_validate_json(data)
+    return manifest
 
 
 def _hash_of(document: dict[str, Any]) -> str:
@@ -204,8 +239,11 @@ def _contradictions(document: dict[str, Any]) -> Iterator[Problem]:
     """What is wrong though every field by itself may be right; fields of a wrong type are passed over."""
     requires, counts, photos = document.get("requires"), document.get("counts"), document.get("photos")
     files, index, created_at = document.get("files"), document.get("index"), document.get("created_at")
-    if requires:
-        yield Problem("requires", f"this reader knows none of {requires}; a newer lookalike is needed", "requires")
+    if isinstance(requires, list) and (unknown_needs := [one for one in requires if one != CHANGES]):
+        yield Problem("requires", f"this reader knows none of {unknown_needs}; a newer lookalike is needed", "requires")
+    as_changes = isinstance(requires, list) and CHANGES in requires
+    if as_changes != (document.get("changes") is not None):
+        yield Problem("changes", f"it is there or not, other than requires {requires} says", "changes")
     if isinstance(counts, dict):
         if unknown := sorted(set(counts) - set(STATUSES)):
             yield Problem("counts", f"unknown statuses {unknown}, wanted {list(STATUSES)}", "status")
@@ -213,7 +251,7 @@ def _contradictions(document: dict[str, Any]) -> Iterator[Problem]:
         if len(numbers) == len(counts) + 1 and sum(numbers[:-1]) != photos:
             yield Problem("counts", f"{sum(numbers[:-1])} photos in all statuses together, {photos} seen", "sum")
     if isinstance(files, dict):
-        if missing := sorted({"index.faiss", "faces.parquet", "photos.parquet"} - set(files)):
+        if missing := sorted({*_ALWAYS, *(_OF_CHANGES if as_changes else ())} - set(files)):
             yield Problem("files", f"{', '.join(missing)} not recorded", "missing")
         elif isinstance(index, dict) and not _agree(index, files["index.faiss"]):
             yield Problem("index", "bytes and sha256 are not those of index.faiss in files", "index")

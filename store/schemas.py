@@ -5,6 +5,7 @@ Format 1 may gain columns, never lose or redefine them: a reader selects by name
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,11 +15,14 @@ from store.arrow_without_pandas import look_for_pandas_in_vain
 from store.errors import ArtifactError
 
 __all__ = [
+    "ADDED_PHOTOS",
     "FACES",
     "FORMAT",
+    "LEFT",
     "LISTING",
     "PHOTOS",
     "PLAN",
+    "PLANNED",
     "STATUSES",
     "TO_CODE",
     "VERSION_FACES",
@@ -80,6 +84,9 @@ PLAN = pa.schema(
 )
 """What the next version holds, and the shard that each photo's rows stand in; where that is the shard of before, also the row of the version
 before's photos.parquet, which is a hint: that version may have been made anew meanwhile."""
+
+PLANNED = pa.schema([*PLAN, pa.field("row", pa.int64(), nullable=False)])
+"""Some rows of a plan, each with its row number among all."""
 
 PHOTOS = pa.schema(
     [
@@ -148,6 +155,12 @@ VERSION_FACES = pa.schema(
 )
 """versions/<n>/faces.parquet: a row a face in the index, sorted by face_id: what a result shows."""
 
+
+ADDED_PHOTOS = pa.schema([*VERSION_PHOTOS, pa.field("row", pa.int64(), nullable=False)])
+"""versions/<n>/added_photos.parquet: a row a photo that its base does not tell of so, and its row among all photos by rising uri."""
+
+LEFT = pa.schema([pa.field("of", pa.string(), nullable=False), pa.field("id", pa.int64(), nullable=False)])
+"""versions/<n>/left.parquet: what of the base counts no more: row numbers of `photos`, face ids of `faces` and of `vectors`."""
 
 TO_CODE = pa.schema(
     [
@@ -231,15 +244,19 @@ def _repeating(schema: pa.Schema) -> list[str]:
     ]
 
 
-def from_parquet(data: bytes, schema: pa.Schema, *, where: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table in a Parquet file: the schema's columns (or some of them), a missing optional one filled with null.
+def from_parquet(
+    data: bytes | Path, schema: pa.Schema, *, where: str, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The table in a Parquet file, its bytes or a path of this machine: the schema's columns (or some of them), a missing optional one filled with null.
 
     Raises:
         ArtifactError: not Parquet, a required column missing, or a column of another type; the message says where.
     """
     wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     try:
-        with pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True) as file:
+        with pq.ParquetFile(
+            io.BytesIO(data) if isinstance(data, bytes) else data, page_checksum_verification=True
+        ) as file:
             present = [name for name in wanted.names if name in file.schema_arrow.names]
             table = file.read(columns=present)
     except (OSError, pa.ArrowException) as error:

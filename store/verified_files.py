@@ -17,7 +17,7 @@ from pathlib import Path
 from store.errors import ArtifactError, StoreError
 from store.storage import Storage
 
-__all__ = ["MAKING", "cache_folder", "is_noted", "note", "purge_files", "verified_file"]
+__all__ = ["MAKING", "cache_folder", "is_noted", "is_verified", "note", "note_verified", "purge_files", "verified_file"]
 
 MAKING = "making-"
 """Folders of the cache in which large files are made begin so."""
@@ -70,6 +70,22 @@ def verified_file(storage: Storage, path: str, *, sha256: str, size: int) -> Pat
         ) from error
     _sweep(keep=sha256)
     return kept
+
+
+def is_verified(storage: Storage, path: str, *, sha256: str) -> bool:
+    """Whether this very file of this machine had that hash when it was hashed last, and has not changed since."""
+    local = storage.local_path(path)
+    with contextlib.suppress(FileNotFoundError):
+        return local is not None and is_noted(sha256, _identity(local))
+    return False
+
+
+def note_verified(storage: Storage, path: str, *, sha256: str) -> None:
+    """Remember that the file has that hash, which somebody has just found."""
+    local = storage.local_path(path)
+    if local is not None:
+        with contextlib.suppress(FileNotFoundError):
+            note(sha256, _identity(local))
 
 
 def note(sha256: str, what: str) -> None:

@@ -8,6 +8,7 @@ from store.layout import CURRENT, version_file, version_folder
 from store.manifest import FileRecord, Manifest, parse_manifest
 from store.removal import read_removal
 from store.storage import Storage
+from store.verified_files import is_verified, note_verified
 
 __all__ = [
     "ABANDONED_S",
@@ -239,7 +240,12 @@ def claimed_numbers(storage: Storage) -> set[int]:
 
 def _place_checked(storage: Storage, source: str, target: str, record: FileRecord) -> None:
     storage.copy(source, target)
+    if is_verified(
+        storage, target, sha256=record.sha256
+    ):  # another name of a file that was checked and has not changed
+        return
     if _is_as_recorded(storage, target, record):
+        note_verified(storage, target, sha256=record.sha256)
         return
     storage.remove(target)
     if not _is_as_recorded(storage, source, record):

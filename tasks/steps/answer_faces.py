@@ -10,7 +10,8 @@ import numpy.typing as npt
 from models.encoder import Encoder
 from models.same_person import Calibration, grade
 from store.errors import ArtifactError, QueryError
-from store.index_search import Allowed, index_size
+from store.index_filter import Filter
+from store.index_search import index_size
 from store.storage import Storage
 from store.versions import PublishedVersion
 from tasks.steps.answer import Answer, AskedFace, Match, Person
@@ -160,7 +161,7 @@ def _search(
     storage: Storage,
     opened: OpenVersion,
     queries_QD: npt.NDArray[np.float32],
-    allowed: Allowed | None,
+    allowed: Filter | None,
     options: QueryOptions,
 ) -> list[tuple[Match, ...]]:
     calibration, searched = calibration_of(opened.version.manifest), _searched(opened, allowed)
@@ -176,7 +177,7 @@ def _search(
     return [_matches(opened.faces, matches, calibration, searched) for matches in found]
 
 
-def _searched(opened: OpenVersion, allowed: Allowed | None) -> int:
+def _searched(opened: OpenVersion, allowed: Filter | None) -> int:
     return index_size(opened.index)[0] if allowed is None else allowed.count
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from store.index_choice import IndexBudget
 from store.manifest import FileRecord, Manifest
+from store.version_files import INDEX_FILE
 from tasks.steps.choose_index import build_chosen
 from tasks.steps.face_blocks import FaceBlocks
-from tasks.steps.fill_index import INDEX_FILE, BuiltIndex
+from tasks.steps.fill_index import BuiltIndex
 from tasks.steps.held_out_queries import HeldOutQueries
 from tasks.steps.held_out_truth import HeldOut
 from tasks.steps.update_index import made_anew

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -9,32 +10,36 @@ import numpy as np
 import pyarrow as pa
 
 from store.content_hash import table_content_sha256
-from store.errors import ArtifactError, GateRefusedError, VersionError
+from store.errors import GateRefusedError, VersionError
 from store.fingerprints import sha256_hex
 from store.index_choice import IndexBudget
 from store.index_file import index_size, indexed_ids
 from store.index_search import SearchSettings
-from store.index_trial import open_mapped
 from store.layout import open_store
-from store.manifest import FileRecord, Manifest
+from store.manifest import CHANGES, FileRecord, Manifest
 from store.refs import ArtifactRef
-from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
+from store.schemas import VERSION_FACES, VERSION_PHOTOS, to_parquet
 from store.storage import Storage
-from store.verified_files import verified_file
+from store.version_files import FACES_FILE, INDEX_FILE, OF_CHANGES, PHOTOS_FILE, VersionFiles
+from store.version_index import open_index_of
 from store.versions import read_manifest
 from tasks.steps.build_anew import built_anew, with_index
 from tasks.steps.calibrate_version import calibrate_version
-from tasks.steps.face_blocks import FaceBlocks
-from tasks.steps.fill_index import INDEX_FILE
+from tasks.steps.draft_version import DRAFT, files_of_draft
+from tasks.steps.face_blocks import FaceBlocks, Gallery
 from tasks.steps.held_out_queries import HeldOutQueries, held_out_queries
 from tasks.steps.held_out_truth import TRUTH_FILE, HeldOut, read_truth, searched, truth_parquet
 from tasks.steps.prove_index import pass_gate, prove_approximate, prove_exact
 from tasks.steps.report import write_report
 from tasks.steps.stored_faces import open_faces
 from tasks.steps.workroom import workroom
-from tasks.steps.write_index import DRAFT
 
 __all__ = ["CheckedVersion", "check_version"]
+
+
+_OF_A_PHOTO = ["uri", "photo_sha256", "status", "reason", "label", "width", "height"]
+_NOBODY = Gallery(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
+_OF_A_FACE = ["face_id", "photo_sha256", "box", "score", "label", "shard"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,34 @@ class CheckedVersion:
 
     draft: ArtifactRef
     recall_at_10: float | None
+
+
+class _Faces:
+    """The faces of a draft, as far as they are asked for.
+
+    Args:
+        files: of the draft.
+    """
+
+    def __init__(self, files: VersionFiles) -> None:
+        self._files = files
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """What tells whose they are, where in the photo they stand, and in which shard."""
+        return self._files.faces(_OF_A_FACE)
+
+    @cached_property
+    def opened(self) -> FaceBlocks:
+        """With their vectors."""
+        manifest = self._files.manifest
+        return open_faces(
+            self._files.storage,
+            self.table,
+            encoder=manifest.encoder.id,
+            dimension=manifest.encoder.dimension,
+            recorded=manifest,
+        )
 
 
 def check_version(draft: ArtifactRef, *, store: str, device: str = "cpu") -> CheckedVersion:
@@ -69,24 +102,28 @@ def check_version(draft: ArtifactRef, *, store: str, device: str = "cpu") -> Che
     storage = open_store(store)
     folder = str(PurePosixPath(storage.path_of(draft.uri)).parent)
     manifest = read_manifest(storage, storage.path_of(draft.uri))
-    with ThreadPoolExecutor(1, thread_name_prefix="hash-index") as beside:
-        opening = beside.submit(_opened, storage, folder, manifest)
-        faces, photos = (
-            from_parquet(storage.read(f"{folder}/{name}", sha256=manifest.files[name].sha256), schema, where=name)
-            for name, schema in (("faces.parquet", VERSION_FACES), ("photos.parquet", VERSION_PHOTOS))
-        )
-        content_sha256 = table_content_sha256(photos, faces["face_id"].to_numpy())
-        index = opening.result()
-    _check_counts(manifest, faces, photos, index_size(index))
-    _check_content(manifest, faces, content_sha256, index)
-    opened = open_faces(
-        storage, faces, encoder=manifest.encoder.id, dimension=manifest.encoder.dimension, recorded=manifest
+    files = files_of_draft(storage, folder, manifest)
+    with ThreadPoolExecutor(2, thread_name_prefix="read-draft") as beside:
+        opening, reading = beside.submit(open_index_of, files, known=True), beside.submit(files.photos, _OF_A_PHOTO)
+        told = files.faces(["face_id", "label"])
+        photos, index = reading.result(), opening.result()
+        hashing = beside.submit(table_content_sha256, photos, told["face_id"].to_numpy())
+        _check_counts(manifest, told, photos, index_size(index))
+        _check_faces(told, index)
+        faces = _Faces(files)
+        manifest, metrics, gate = _proven(files, folder, index, faces, device)
+        _check_content(manifest, hashing.result())
+    nobody = told["label"].null_count == told.num_rows
+    calibration = calibrate_version(
+        storage,
+        manifest,
+        faces=VERSION_FACES.empty_table() if nobody else faces.table,
+        photos=photos,
+        opened=_NOBODY if nobody else faces.opened,
     )
-    manifest, metrics, gate = _proven(storage, folder, manifest, index, faces, opened, device)
-    calibration = calibrate_version(storage, manifest, faces=faces, photos=photos, opened=opened)
     measured = manifest.model_copy(update={"metrics": metrics, "gate": gate, "calibration": calibration})
     return CheckedVersion(
-        draft=_with_report(storage, folder, measured, faces, photos), recall_at_10=metrics["recall_at_10"]
+        draft=_with_report(storage, folder, measured, told, photos), recall_at_10=metrics["recall_at_10"]
     )
 
 
@@ -105,31 +142,24 @@ def _check_counts(manifest: Manifest, faces: pa.Table, photos: pa.Table, size: t
             )
 
 
-def _check_content(manifest: Manifest, faces: pa.Table, got: str, index: Any) -> None:
-    ids_N = faces.column("face_id").to_numpy()
-    if not np.array_equal(indexed_ids(index), ids_N):
+def _check_faces(faces: pa.Table, index: Any) -> None:
+    if not np.array_equal(indexed_ids(index), faces.column("face_id").to_numpy()):
         raise VersionError("the index holds other faces than faces.parquet; nothing was published")
+
+
+def _check_content(manifest: Manifest, got: str) -> None:
     if got != manifest.content_sha256:
         raise VersionError(
             f"the tables have the content {got[:12]}…, the manifest says {manifest.content_sha256[:12]}…; nothing was published"
         )
 
 
-def _opened(storage: Storage, folder: str, manifest: Manifest) -> Any:
-    """The draft's index, mapped."""
-    path, record = f"{folder}/{INDEX_FILE}", manifest.files[INDEX_FILE]
-    local = verified_file(storage, path, sha256=record.sha256, size=record.bytes)
-    try:
-        return open_mapped(str(local))
-    except ValueError as error:
-        raise ArtifactError(f"{storage.uri_of(path)} is not an index that can be asked: {error}") from error
-
-
 def _proven(
-    storage: Storage, folder: str, manifest: Manifest, index: Any, faces: pa.Table, opened: FaceBlocks, device: str
+    files: VersionFiles, folder: str, index: Any, faces: _Faces, device: str
 ) -> tuple[Manifest, dict[str, Any], dict[str, Any]]:
-    """The manifest, its metrics and its gate; a changed copy of the index before that does not pass is made anew and asked again."""
-    manifest, metrics = _metrics(storage, folder, manifest, index, faces, opened, device)
+    """The manifest, its metrics and its gate; a changed index that does not pass is made anew and asked again."""
+    storage = files.storage
+    manifest, metrics = _metrics(storage, folder, files.manifest, index, faces, device)
     try:
         return manifest, metrics, pass_gate(metrics, key=manifest.index.key)
     except GateRefusedError:
@@ -137,33 +167,51 @@ def _proven(
             raise
     with workroom(storage) as room:
         built, held = built_anew(
-            opened,
+            faces.opened,
             budget=IndexBudget.of(manifest.index.budget),
-            queries=lambda: _queries(storage, manifest, faces, "tune"),
+            queries=lambda: _queries(storage, manifest, faces.table, "tune"),
             why=f"recall@10 of the changed one was {metrics['recall_at_10']:.3f} at the gate",
             folder=room,
             device=device,
         )
         storage.adopt(f"{folder}/{INDEX_FILE}", built.path)
-    manifest = _with_truth(storage, folder, with_index(manifest, built), held)
-    manifest, metrics = _metrics(storage, folder, manifest, _opened(storage, folder, manifest), faces, opened, device)
+    manifest = _with_truth(storage, folder, with_index(_standing_whole(files, folder), built), held)
+    index = open_index_of(files_of_draft(storage, folder, manifest), known=True)
+    manifest, metrics = _metrics(storage, folder, manifest, index, faces, device)
     return manifest, metrics, pass_gate(metrics, key=manifest.index.key)
 
 
+def _standing_whole(files: VersionFiles, folder: str) -> Manifest:
+    """The draft's manifest with tables that stand whole, in the draft's folder."""
+    manifest = files.manifest
+    if manifest.changes is None:
+        return manifest
+    records = {name: record for name, record in manifest.files.items() if name not in OF_CHANGES}
+    for name, table, schema in (
+        (PHOTOS_FILE, files.photos(), VERSION_PHOTOS),
+        (FACES_FILE, files.faces(), VERSION_FACES),
+    ):
+        data = to_parquet(table, schema)
+        files.storage.write(f"{folder}/{name}", data)
+        records[name] = FileRecord(bytes=len(data), sha256=sha256_hex(data))
+    requires = [one for one in manifest.requires if one != CHANGES]
+    return manifest.model_copy(update={"files": records, "changes": None, "requires": requires})
+
+
 def _metrics(
-    storage: Storage, folder: str, manifest: Manifest, index: Any, faces: pa.Table, opened: FaceBlocks, device: str
+    storage: Storage, folder: str, manifest: Manifest, index: Any, faces: _Faces, device: str
 ) -> tuple[Manifest, dict[str, Any]]:
     """What the index is worth, and the manifest, which names the gate's queries with their truth from now on.
 
     Only an approximate one pays for queries that are embedded anew, and only where none were carried on from the version before.
     """
-    if not len(opened.ids):
+    if not manifest.faces:
         return manifest, {"recall_at_10": None}
     if manifest.index.key == "Flat":
-        return manifest, prove_exact(index, opened, device=device)
+        return manifest, prove_exact(index, faces.opened, device=device)
     held = _truth(storage, folder, manifest)
     if "gate" not in held:
-        held["gate"] = searched("gate", _queries(storage, manifest, faces, "gate"), opened, device=device)
+        held["gate"] = searched("gate", _queries(storage, manifest, faces.table, "gate"), faces.opened, device=device)
         manifest = _with_truth(storage, folder, manifest, tuple(held.values()))
     return manifest, prove_approximate(index, held["gate"], SearchSettings.of(manifest.index.parameters))
 

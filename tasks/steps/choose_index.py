@@ -20,9 +20,9 @@ from store.index_stream import WrittenIndex
 from store.index_train import sample_size
 from store.index_trial import open_mapped
 from store.trained_index import without_faces
+from store.version_files import INDEX_FILE
 from tasks.steps.face_blocks import FaceBlocks, Gallery
 from tasks.steps.fill_index import (
-    INDEX_FILE,
     BuiltIndex,
     build_exact,
     fill_index,

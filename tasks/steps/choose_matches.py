@@ -12,7 +12,7 @@ from models.crop import Crop, decode_crop
 from models.same_person import Calibration
 from models.same_shot import SAME_SHOT, shot_signature
 from store.errors import QueryError
-from store.index_search import Allowed
+from store.index_filter import Filter
 from store.shards import read_faces
 from store.storage import Storage
 from tasks.steps.live_filter import search_known
@@ -39,7 +39,7 @@ def choose_matches(
     queries_QD: npt.NDArray[np.float32],
     *,
     options: QueryOptions,
-    allowed: Allowed | None,
+    allowed: Filter | None,
     calibration: Calibration | None,
     searched: int,
 ) -> list[list[Found]]:

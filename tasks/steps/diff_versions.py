@@ -6,9 +6,9 @@ import numpy as np
 
 from store.layout import open_store
 from store.manifest import Manifest
-from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
 from store.storage import Storage
-from store.versions import PublishedVersion, read_file, read_version
+from store.version_files import read_faces_of, read_photos_of
+from store.versions import PublishedVersion, read_version
 
 __all__ = ["diff_versions"]
 
@@ -55,19 +55,13 @@ def diff_versions(before: int, after: int, *, store: str) -> dict[str, Any]:
 
 
 def _photos(storage: Storage, version: PublishedVersion) -> dict[str, tuple[Any, ...]]:
-    table = from_parquet(
-        read_file(storage, version, "photos.parquet"),
-        VERSION_PHOTOS,
-        where=version.path_of("photos.parquet"),
-        columns=["uri", *_OF_A_PHOTO],
-    )
+    table = read_photos_of(storage, version, ["uri", *_OF_A_PHOTO])
     columns = (table.column(name).to_pylist() for name in _OF_A_PHOTO)
     return dict(zip(table.column("uri").to_pylist(), zip(*columns, strict=True), strict=True))
 
 
 def _face_ids(storage: Storage, version: PublishedVersion) -> Any:
-    data, where = read_file(storage, version, "faces.parquet"), version.path_of("faces.parquet")
-    return from_parquet(data, VERSION_FACES, where=where, columns=["face_id"]).column("face_id").to_numpy()
+    return read_faces_of(storage, version, ["face_id"]).column("face_id").to_numpy()
 
 
 def _settings(manifest: Manifest) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from store.forgotten import Forgotten, read_forgotten
 from store.layout import open_store
 from store.leases import hold_lease
 from store.manifest import Manifest
-from store.schemas import VERSION_FACES, from_parquet, to_parquet
+from store.schemas import VERSION_FACES, to_parquet
 from store.storage import Storage
-from store.versions import read_file, read_version
+from store.version_files import read_faces_of
+from store.versions import read_version
 from tasks.steps.stored_faces import read_face_vectors
 
 __all__ = ["ExportedFaces", "export_faces", "exported_schema"]
@@ -70,8 +71,7 @@ def export_faces(number: int, folder: Path, *, store: str, most_faces: int = _MO
     storage = open_store(store)
     version = read_version(storage, number)
     manifest = version.manifest
-    table = from_parquet(read_file(storage, version, "faces.parquet"), VERSION_FACES, where="faces.parquet")
-    faces = _known(table, read_forgotten(storage))
+    faces = _known(read_faces_of(storage, version), read_forgotten(storage))
     part = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         part.mkdir()

@@ -16,13 +16,13 @@ from store.index_edit import misfit_of, unevenness_of
 from store.index_stream import Spool, WrittenIndex
 from store.index_train import sample_size, train_index
 from store.index_trial import open_mapped
-from store.manifest import IndexRecord, TrainingRecord
+from store.manifest import FileRecord, IndexRecord, TrainingRecord
 from store.trained_index import without_faces
+from store.version_files import INDEX_FILE
 from tasks.steps.face_blocks import FaceBlocks, Gallery, sample_rows
 from tasks.steps.index_device import centres_for
 
 __all__ = [
-    "INDEX_FILE",
     "BuiltIndex",
     "build_as_recorded",
     "build_exact",
@@ -33,8 +33,6 @@ __all__ = [
     "training_record",
 ]
 
-INDEX_FILE = "index.faiss"
-
 _SEED = 20_261_127
 
 
@@ -43,7 +41,7 @@ class BuiltIndex:
     """An index, and what the manifest says of it.
 
     Attributes:
-        path: of the file, on this machine.
+        path: of the file, on this machine; where there is a base, of the faces added to it.
         written: its size and hash.
         key: as FAISS writes such an index.
         parameters: kind, and how it is searched.
@@ -52,6 +50,7 @@ class BuiltIndex:
         change: "updated" where it is a changed copy of the one before.
         trained: on what an approximate one was trained, and what has changed since.
         near: the nearest of all faces to the queries that it was tuned with; None where there were none.
+        base: the index file of the version before that it is kept as changes to; None where it stands whole.
     """
 
     path: Path
@@ -63,17 +62,19 @@ class BuiltIndex:
     change: Literal["rebuilt", "updated"] = "rebuilt"
     trained: TrainingRecord | None = None
     near: NearestFaces | None = None
+    base: FileRecord | None = None
 
     def record(self, budget: IndexBudget) -> IndexRecord:
         """What the manifest says of it."""
+        file = self.base or self.written
         return IndexRecord(
             key=self.key,
             metric="inner_product",
             parameters=self.parameters,
             why=self.why,
             change=self.change,
-            bytes=self.written.bytes,
-            sha256=self.written.sha256,
+            bytes=file.bytes,
+            sha256=file.sha256,
             budget=budget.as_json(),
             measured=list(self.measured),
             trained=self.trained,

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.errors import QueryError
-from store.index_search import Allowed, allow_rows, leave_out
-from store.schemas import VERSION_PHOTOS, from_parquet
+from store.index_filter import Filter, allow_rows, leave_out
 from store.storage import Storage, normalise_uri
-from store.versions import PublishedVersion, read_file, read_version
+from store.version_files import read_photos_of
+from store.versions import PublishedVersion, read_version
 from tasks.steps.open_version import OpenVersion
 from tasks.steps.query_options import AS_USUAL, QueryOptions
 
@@ -32,7 +32,7 @@ _turn = threading.Lock()
 
 def allowed_faces(
     storage: Storage, opened: OpenVersion, options: QueryOptions, *, asked_sha256: str | None = None
-) -> Allowed | None:
+) -> Filter | None:
     """The faces that pass the filters; None where all do.
 
     Args:
@@ -95,8 +95,7 @@ def _photos(storage: Storage, version: PublishedVersion) -> pa.Table:
     """
     if read_version(storage, version.number).manifest.revision != version.manifest.revision:
         raise QueryError(f"version {version.number} was rewritten while it was asked: ask again")
-    where = f"version {version.number}'s photos.parquet"
-    return from_parquet(read_file(storage, version, "photos.parquet"), VERSION_PHOTOS, where=where, columns=_PHOTOS)
+    return read_photos_of(storage, version, _PHOTOS)
 
 
 def _labelled(faces: pa.Table, labels: Sequence[str], *, number: int) -> Mask:

@@ -12,15 +12,17 @@ from store.errors import LookalikeError, VersionError
 from store.fingerprints import fingerprint
 from store.forgotten import add_forgotten, forgotten_key, read_forgotten, spots_around, tag
 from store.layout import faces_path, photos_path
-from store.schemas import FACES, PHOTOS, VERSION_FACES, VERSION_PHOTOS, from_parquet
+from store.schemas import FACES, PHOTOS, VERSION_PHOTOS, from_parquet
 from store.storage import Storage, normalise_uri
-from store.versions import published_numbers, read_file, read_version
+from store.version_files import ADDED_FACES, FACES_FILE, files_of
+from store.versions import published_numbers, read_version
 
 __all__ = ["Excluded", "Wish", "exclude"]
 
 Row = dict[str, Any]
 
 _OF_A_FACE = ["face_id", "photo_sha256", "box"]
+_TELL_OF_FACES = (FACES_FILE, ADDED_FACES)
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,11 @@ def _face(storage: Storage, wish: Wish, key: bytes, found: Excluded) -> set[str]
             found.face_ids.add(int(wish.value))
     for number in published_numbers(storage):
         version = read_version(storage, number)
-        data = read_file(storage, version, "faces.parquet")
-        table = from_parquet(data, VERSION_FACES, where=version.path_of("faces.parquet"), columns=_OF_A_FACE)
-        rows += table.filter(pc.equal(table.column("face_id"), int(wish.value))).to_pylist()
+        files = files_of(storage, version)
+        for name in files.raw_tables():
+            if name in _TELL_OF_FACES:
+                table = files.table(name, _OF_A_FACE)
+                rows += table.filter(pc.equal(table.column("face_id"), int(wish.value))).to_pylist()
     for row in rows:
         tags |= {tag(key, "spot", spot) for spot in spots_around(row["photo_sha256"], row["box"])}
     return tags
@@ -172,8 +176,10 @@ def _listed(key: bytes, row: Row, size: int) -> str:
 def _version_photos(storage: Storage) -> Iterator[pa.Table]:
     for number in published_numbers(storage):
         version = read_version(storage, number)
-        where = version.path_of("photos.parquet")
-        yield from_parquet(read_file(storage, version, "photos.parquet"), VERSION_PHOTOS, where=where)
+        files = files_of(storage, version)
+        for name in files.raw_tables():
+            if name not in _TELL_OF_FACES:
+                yield files.table(name, VERSION_PHOTOS.names)
 
 
 def _shard_tables(storage: Storage, kind: Literal["photos", "faces"]) -> Iterator[tuple[tuple[str, str], pa.Table]]:

@@ -22,6 +22,7 @@ from store.leases import storage_now_s
 from store.schemas import FACES, PHOTOS, VERSION_FACES, VERSION_PHOTOS, from_parquet
 from store.storage import Storage
 from store.verified_files import cache_folder, purge_files
+from store.version_files import ADDED_FACES, ADDED_PHOTOS_FILE, FACES_FILE, PHOTOS_FILE
 from store.versions import CLAIM, MANIFEST, PublishedVersion, claimed_numbers, published_numbers, read_version
 from tasks.steps.forget_version import replace_version
 
@@ -91,21 +92,27 @@ def holds_forgotten(storage: Storage, files: Mapping[str, str]) -> bool:
 
     Args:
         storage: the store.
-        files: path of photos.parquet and faces.parquet by these names.
+        files: where its files lie, by their names; rows that count no more tell of somebody all the same.
     """
     forgotten = read_forgotten(storage)
     if not forgotten:
         return False
-    photos = _rows(storage, files["photos.parquet"], VERSION_PHOTOS, [*_OF_A_PHOTO, "size"])
-    faces = _rows(storage, files["faces.parquet"], VERSION_FACES, _OF_A_FACE)
-    return any(map(forgotten.has_photo, photos)) or any(map(forgotten.has_face, faces))
+    for name in (PHOTOS_FILE, ADDED_PHOTOS_FILE):
+        rows = _rows(storage, files[name], VERSION_PHOTOS, [*_OF_A_PHOTO, "size"]) if name in files else ()
+        if any(map(forgotten.has_photo, rows)):
+            return True
+    for name in (FACES_FILE, ADDED_FACES):
+        rows = _rows(storage, files[name], VERSION_FACES, _OF_A_FACE) if name in files else ()
+        if any(map(forgotten.has_face, rows)):
+            return True
+    return False
 
 
 def _is_affected(storage: Storage, version: PublishedVersion, forgotten: Forgotten, affected: set[str]) -> bool:
     if not forgotten:
         return False
     named = any(shard.name in affected for shard in version.manifest.shards)
-    return named or holds_forgotten(storage, {n: version.path_of(n) for n in ("photos.parquet", "faces.parquet")})
+    return named or holds_forgotten(storage, {n: version.path_of(n) for n in version.manifest.files})
 
 
 def _affected_shards(storage: Storage, forgotten: Forgotten) -> set[str]:

@@ -15,7 +15,7 @@ from store.fingerprints import sha256_hex, short_hash
 from store.forgotten import Forgotten, tag
 from store.index_choice import IndexBudget
 from store.layout import embeddings_path, faces_path, photos_path, version_file, version_folder
-from store.manifest import FileRecord, Manifest, ShardRecord
+from store.manifest import CHANGES, FileRecord, Manifest, ShardRecord
 from store.schemas import (
     FACES,
     PHOTOS,
@@ -23,13 +23,13 @@ from store.schemas import (
     VERSION_FACES,
     VERSION_PHOTOS,
     embeddings_schema,
-    from_parquet,
     to_parquet,
 )
 from store.shards import commit_shard, read_faces, read_photos
 from store.storage import Storage
-from store.versions import MANIFEST, PublishedVersion, measure, read_file
-from tasks.steps.fill_index import INDEX_FILE, BuiltIndex, build_as_recorded
+from store.version_files import FACES_FILE, INDEX_FILE, PHOTOS_FILE, read_faces_of, read_photos_of
+from store.versions import MANIFEST, PublishedVersion, measure
+from tasks.steps.fill_index import BuiltIndex, build_as_recorded
 from tasks.steps.forgotten_rows import without_forgotten
 from tasks.steps.report import write_report
 from tasks.steps.stored_faces import open_faces
@@ -40,7 +40,7 @@ __all__ = ["replace_version"]
 Row = dict[str, Any]
 
 _TRIES = 100
-_FIRST = "photos.parquet"  # made exclusively: who makes it has begun the revision
+_FIRST = PHOTOS_FILE  # made exclusively: who makes it has begun the revision
 
 
 def replace_version(storage: Storage, version: PublishedVersion, forgotten: Forgotten) -> bool:
@@ -55,14 +55,10 @@ def replace_version(storage: Storage, version: PublishedVersion, forgotten: Forg
     old = version.manifest
     path = f"{version_folder(version.number)}/{MANIFEST}"
     before = storage.read(path)
-    tables = {name: read_file(storage, version, name) for name in ("photos.parquet", "faces.parquet")}
+    tables = read_photos_of(storage, version), read_faces_of(storage, version)
     records = {shard.name: _replace_shard(storage, shard, old, forgotten) for shard in old.shards}
     name_of = {name: record.name for name, record in records.items() if record}
-    photos, faces = without_forgotten(
-        from_parquet(tables["photos.parquet"], VERSION_PHOTOS, where=path).to_pylist(),
-        from_parquet(tables["faces.parquet"], VERSION_FACES, where=path).to_pylist(),
-        forgotten,
-    )
+    photos, faces = without_forgotten(tables[0].to_pylist(), tables[1].to_pylist(), forgotten)
     for row in (*photos, *faces):
         row["shard"] = name_of[row["shard"]]
     shards = sorted((record for record in records.values() if record), key=lambda record: record.name)
@@ -144,6 +140,7 @@ def _files(
 ) -> tuple[BuiltIndex, dict[str, bytes], Manifest]:
     """The index and the other files of the revision, and its manifest, complete but for its revision.
 
+    It stands whole, whatever it was kept as: nothing of the forgotten may lie among what counts no more.
     Held-out queries are left behind: they were made of crops, and may be of those who were forgotten.
     """
     photo_table = pa.Table.from_pylist(photos, schema=VERSION_PHOTOS)
@@ -152,8 +149,8 @@ def _files(
     opened = open_faces(storage, face_table, encoder=old.encoder.id, dimension=old.encoder.dimension, recorded=recorded)
     built = build_as_recorded(old.index, opened, folder=room)
     files = {
-        "photos.parquet": to_parquet(photo_table, VERSION_PHOTOS),
-        "faces.parquet": to_parquet(face_table, VERSION_FACES),
+        PHOTOS_FILE: to_parquet(photo_table, VERSION_PHOTOS),
+        FACES_FILE: to_parquet(face_table, VERSION_FACES),
     }
     counts = Counter(row["status"] for row in photos)
     counts["forgotten"] = old.photos - len(photos)
@@ -162,6 +159,8 @@ def _files(
         update={
             "index": record.model_copy(update={"budget": old.index.budget}),
             "files": _records(built, files),
+            "changes": None,
+            "requires": [one for one in old.requires if one != CHANGES],
             "counts": {status: counts.get(status, 0) for status in STATUSES},
             "faces": len(faces),
             "content_sha256": table_content_sha256(photo_table, opened.ids),

@@ -3,7 +3,8 @@
 from typing import Any
 
 from store.index_choice import in_words
-from store.manifest import Manifest
+from store.manifest import ChangesRecord, Manifest
+from store.version_files import ADDED_INDEX
 
 __all__ = ["index_rows"]
 
@@ -26,10 +27,27 @@ def index_rows(manifest: Manifest) -> dict[str, str]:
         "gate": f"passed: recall@10 of at least {gate['recall_at_10']} was asked for"
         if gate and gate.get("passed")
         else "",
-        "size": f"{index.bytes:,} bytes",
+        "size": _size(manifest),
         "made by": index.change,
+        "kept as": _kept(manifest.changes),
     }
     return {name: said for name, said in rows.items() if said}
+
+
+def _size(manifest: Manifest) -> str:
+    files, index = manifest.files, manifest.index
+    if manifest.changes is None:
+        return f"{index.bytes:,} bytes"
+    return f"{index.bytes:,} bytes, and {files[ADDED_INDEX].bytes:,} of what was added"
+
+
+def _kept(changes: ChangesRecord | None) -> str:
+    if changes is None:
+        return ""
+    return (
+        f"changes to version {changes.base}: {changes.vectors_added:,} faces were added to its index, "
+        f"{changes.vectors_left:,} in it count no more"
+    )
 
 
 def _budget(budget: dict[str, Any] | None) -> str:

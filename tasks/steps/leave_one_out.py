@@ -11,9 +11,9 @@ import numpy as np
 from models.metrics import precision_at_1
 from store.errors import LookalikeError
 from store.layout import open_store
-from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
 from store.shards import read_vectors
-from store.versions import read_file, read_version
+from store.version_files import read_faces_of, read_photos_of
+from store.versions import read_version
 from tasks.steps.main_face import main_face
 
 __all__ = ["LeaveOneOut", "leave_one_out"]
@@ -50,8 +50,7 @@ def leave_one_out(store: str, *, version: int | None = None, people: Collection[
     """
     storage = open_store(store)
     opened = read_version(storage, version)
-    photos = from_parquet(read_file(storage, opened, "photos.parquet"), VERSION_PHOTOS, where="photos.parquet")
-    faces = from_parquet(read_file(storage, opened, "faces.parquet"), VERSION_FACES, where="faces.parquet")
+    photos, faces = read_photos_of(storage, opened), read_faces_of(storage, opened)
     of_photo: dict[str, list[dict[str, Any]]] = {}
     for face in faces.to_pylist():
         of_photo.setdefault(face["photo_sha256"], []).append(face)

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from store.forgotten import Forgotten, read_forgotten
-from store.index_search import NOBODY, Allowed, SearchSettings, leave_out, search
+from store.index_filter import Filter, leave_out
+from store.index_search import NOBODY, SearchSettings, search
 from store.storage import Storage
 
 __all__ = ["FRESH_S", "live_forgotten", "search_known"]
@@ -44,7 +45,7 @@ def search_known(
     *,
     k: int,
     settings: SearchSettings | None = None,
-    allowed: Allowed | None = None,
+    allowed: Filter | None = None,
 ) -> list[list[tuple[int, float]]]:
     """The k most similar faces of each query that were not forgotten; where some were, others take their place.
 

@@ -12,10 +12,11 @@ from store.errors import EmptySourceError, LookalikeError
 from store.fingerprints import sha256_hex
 from store.forgotten import read_forgotten
 from store.layout import open_store
-from store.schemas import LISTING, VERSION_PHOTOS, from_parquet, to_parquet
+from store.schemas import LISTING, VERSION_PHOTOS, to_parquet
 from store.sources import Listing, list_source
 from store.storage import Storage, normalise_uri
-from store.versions import current_number, read_file, read_version
+from store.version_files import read_photos_of
+from store.versions import current_number, read_version
 from store.watch_record import WatchRecord, answer_listing, claim_listing, read_watch_record, withdraw_claim
 from tasks.steps.compare_listing import LookAt, compare
 from tasks.steps.list_photos import table_of
@@ -188,8 +189,7 @@ def _compared(look: Look, table: pa.Table, storage: Storage) -> Look:
     else:
         version = read_version(storage, look.version)
         labelled = look.source in version.manifest.labelled_sources
-        data = read_file(storage, version, "photos.parquet")
-        before = from_parquet(data, VERSION_PHOTOS, where=f"version {look.version}'s photos")
+        before = read_photos_of(storage, version)
     found = compare(
         table,
         before,

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from models.exact_search import NearestFaces
 from models.recall import recalls
 from store.cores import one_core
-from store.index_search import Allowed, SearchSettings, parts_of, search
+from store.index_filter import Filter
+from store.index_search import SearchSettings, parts_of, search
 from tasks.steps.face_blocks import FaceBlocks
 from tasks.steps.index_device import screen_for
 
@@ -119,7 +120,7 @@ def recall_of(
     settings: SearchSettings,
     *,
     ks: tuple[int, ...] = (1, 10, 100),
-    allowed: Allowed | None = None,
+    allowed: Filter | None = None,
 ) -> dict[int, float]:
     """Mean recall@k for each k; a search for each, as a user would make it."""
     found = {k: search(index, asked.queries, k=k, settings=settings, allowed_A=allowed)[1] for k in ks}

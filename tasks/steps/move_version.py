@@ -17,9 +17,9 @@ from store.forgotten import read_forgotten
 from store.layout import embeddings_path, encoder_folder, faces_path, open_store, photos_path, version_folder
 from store.leases import hold_lease
 from store.manifest import Manifest, parse_manifest
-from store.schemas import VERSION_FACES, VERSION_PHOTOS, from_parquet
 from store.storage import Storage
-from store.versions import CLAIM, MANIFEST, PublishedVersion, current_number, measure, publish, read_file, read_version
+from store.version_files import files_of
+from store.versions import CLAIM, MANIFEST, PublishedVersion, current_number, measure, publish, read_version
 from tasks.steps.verify_store import verify_store
 
 __all__ = ["export_version", "import_version"]
@@ -205,10 +205,12 @@ def _refuse_forgotten(storage: Storage, unpacked: Storage, version: PublishedVer
     forgotten = read_forgotten(storage)
     if not forgotten:
         return
-    photos = from_parquet(read_file(unpacked, version, "photos.parquet"), VERSION_PHOTOS, where="photos.parquet")
-    faces = from_parquet(read_file(unpacked, version, "faces.parquet"), VERSION_FACES, where="faces.parquet")
-    found = sum(sha256 is not None and forgotten.has("photo", sha256) for sha256 in photos["photo_sha256"].to_pylist())
-    found += sum(forgotten.has("face", str(identity)) for identity in faces["face_id"].to_pylist())
+    files, found = files_of(unpacked, version), 0
+    for name in files.raw_tables():
+        table = files.table(name)
+        found += sum(one is not None and forgotten.has("photo", one) for one in table["photo_sha256"].to_pylist())
+        if "face_id" in table.column_names:
+            found += sum(forgotten.has("face", str(identity)) for identity in table["face_id"].to_pylist())
     if found:
         raise VersionError(f"the archive holds {found} photos or faces that were forgotten here; nothing was imported")
 

@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from store.errors import ArtifactError, ManifestError, VersionError
-from store.index_file import open_index
 from store.index_search import SearchSettings, index_size, indexed_ids
 from store.layout import version_folder
-from store.schemas import VERSION_FACES, from_parquet
 from store.storage import Storage
-from store.verified_files import verified_file
-from store.versions import MANIFEST, PublishedVersion, current_number, published_numbers, read_file, read_version
+from store.version_files import ADDED_FACES, ADDED_INDEX, FACES_FILE, INDEX_FILE, LEFT_FILE, files_of
+from store.version_index import open_index_of
+from store.versions import MANIFEST, PublishedVersion, current_number, published_numbers, read_version
 from tasks.steps.face_rows import FaceRows
 
 __all__ = ["OpenVersion", "open_version"]
@@ -22,7 +21,7 @@ __all__ = ["OpenVersion", "open_version"]
 _TRIES = 5
 _KEPT = 2
 _DAMAGE = (ArtifactError, ManifestError, VersionError)
-_OPENED_FROM = ("index.faiss", "faces.parquet")
+_OPENED_FROM = frozenset({INDEX_FILE, FACES_FILE, ADDED_INDEX, ADDED_FACES, LEFT_FILE})
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,10 @@ def _open(storage: Storage, number: int) -> OpenVersion:
         if kept and kept.opened and kept.stamps[0] == stamp:
             return kept.opened
         version = read_version(storage, number)
-        stamps = (stamp, *(storage.stamp(version.path_of(name)) for name in _OPENED_FROM))
+        stamps = (
+            stamp,
+            *(storage.stamp(version.path_of(name)) for name in sorted(_OPENED_FROM & version.manifest.files.keys())),
+        )
         if kept and kept.error and kept.stamps == stamps:
             raise type(kept.error)(str(kept.error))
         try:
@@ -157,10 +159,8 @@ def _keep(key: tuple[str, int], kept: _Kept) -> None:
 def _open_files(storage: Storage, version: PublishedVersion) -> OpenVersion:
     """A version's index and faces, both named by one manifest."""
     number, manifest = version.number, version.manifest
-    where, record = f"version {number}'s index", manifest.files["index.faiss"]
-    path = verified_file(storage, version.path_of("index.faiss"), sha256=record.sha256, size=record.bytes)
-    index = open_index(path, sha256=record.sha256, where=where)
-    table = from_parquet(read_file(storage, version, "faces.parquet"), VERSION_FACES, where=f"version {number}'s faces")
+    files = files_of(storage, version)
+    index, table = open_index_of(files), files.faces()
     if (got := index_size(index)[1]) != manifest.encoder.dimension:
         raise ArtifactError(
             f"encoder mismatch: version {number}'s index holds vectors of {got}, its encoder {manifest.encoder.id} makes "

@@ -13,16 +13,26 @@ from store.index_choice import AskedBudget, IndexBudget
 from store.layout import compaction_path, embeddings_path, open_store, photos_path, request_path
 from store.manifest import Manifest
 from store.refs import ArtifactRef
-from store.schemas import LISTING, PLAN, VERSION_PHOTOS, from_parquet, to_parquet
+from store.schemas import LEFT, LISTING, PLAN, VERSION_PHOTOS, from_parquet, to_parquet
 from store.shards import cut_into_shards
 from store.storage import Storage
-from store.versions import PublishedVersion, current_number, read_file, read_version
+from store.version_files import read_photos_of
+from store.versions import PublishedVersion, current_number, read_version
 from tasks.steps.compare_listing import Comparison, LookAt, PlanCounts, compare
 from tasks.steps.contract import Contract
 from tasks.steps.list_photos import ListedSource, list_photos
 from tasks.steps.plan_compaction import Merged, compact
+from tasks.steps.plan_difference import difference_of
 
-__all__ = ["BuildPlan", "PlanCounts", "compare_source", "discard_plan", "plan_build", "with_budget"]
+__all__ = [
+    "BuildPlan",
+    "PlanCounts",
+    "PlannedDifference",
+    "compare_source",
+    "discard_plan",
+    "plan_build",
+    "with_budget",
+]
 
 Row = dict[str, Any]
 
@@ -48,6 +58,7 @@ class BuildPlan:
         needed: False when the next version would be the parent again.
         only_retries: nothing but failed photos is tried again; when they fail once more, there is nothing to publish.
         budget: of the index.
+        difference: what is not as the parent tells it; None where there is no parent of this contract and encoder, or much differs.
     """
 
     parent: int | None
@@ -66,13 +77,31 @@ class BuildPlan:
     needed: bool
     only_retries: bool
     budget: IndexBudget
+    difference: "PlannedDifference | None" = None
+
+
+@dataclass(frozen=True)
+class PlannedDifference:
+    """What of a plan is not as its parent tells it.
+
+    Attributes:
+        revision: of the parent, whose rows are numbered.
+        came: PLANNED; see `Difference`.
+        left: LEFT, of the parent's photos; see `Difference`.
+    """
+
+    revision: int
+    came: ArtifactRef
+    left: ArtifactRef
 
 
 def compare_source(source: str, *, store: str, contract: Contract, look_at: LookAt = "stamps") -> PlanCounts:
     """What a build of the source would do; nothing is computed or published."""
     storage = open_store(store, create=True)
     listed = list_photos(source, store=store)
-    found = _compare(storage, _parent(storage), listed, contract=contract, labels=None, look_at=look_at)
+    parent = _parent(storage)
+    before = _parent_photos(storage, parent)
+    found = _compare(storage, parent, before, listed, contract=contract, labels=None, look_at=look_at)
     storage.remove(storage.path_of(listed.listing.uri))
     return found.counts
 
@@ -103,7 +132,8 @@ def plan_build(
     storage = open_store(store, create=True)
     parent = _parent(storage)
     manifest = parent.manifest if parent else None
-    found = _compare(storage, parent, listed, contract=contract, labels=labels, look_at=look_at)
+    before = _parent_photos(storage, parent)
+    found = _compare(storage, parent, before, listed, contract=contract, labels=labels, look_at=look_at)
     kept, merged = compact(found, manifest, shard_photos=shard_photos) if may_compact else (found.kept, [])
     tables = [kept]
     requests: list[ArtifactRef] = []
@@ -117,6 +147,7 @@ def plan_build(
         (finished if there else requests).append(_write(storage, request_path(shard), _table(asked, LISTING)))
     tables += [_table([{**row, "shard": one.shard} for row in one.rows], PLAN) for one in merged]
     table = pa.concat_tables(tables).sort_by("uri")
+    plan_uuid = uuid.uuid4()
     made_otherwise = manifest is None or manifest.contract.id != contract.id
     made_otherwise |= manifest is not None and encoder is not None and manifest.encoder.id != encoder
     others = found.relabelled or made_otherwise
@@ -128,7 +159,7 @@ def plan_build(
         counts=found.counts,
         forgotten=_forgotten(manifest, found, listed.source),
         listing=listed.listing,
-        table=_write(storage, f"runs/plans/{uuid.uuid4()}.parquet", table),
+        table=_write(storage, f"runs/plans/{plan_uuid}.parquet", table),
         requests=tuple(requests),
         finished=tuple(finished),
         compactions=tuple(_write_compaction(storage, one) for one in merged),
@@ -137,6 +168,7 @@ def plan_build(
         needed=found.counts.differs or others,
         only_retries=not (found.counts.added or found.counts.changed or found.counts.removed or others),
         budget=IndexBudget.of(manifest.index.budget if manifest else None),
+        difference=_difference(storage, f"runs/plans/{plan_uuid}", manifest, table, before, made_otherwise),
     )
 
 
@@ -149,13 +181,34 @@ def with_budget(plan: BuildPlan, asked: AskedBudget) -> BuildPlan:
 def discard_plan(plan: BuildPlan, *, store: str) -> None:
     """Remove what planning wrote under the store's runs/."""
     storage = open_store(store)
-    for ref in (plan.listing, plan.table, *plan.requests, *plan.finished, *plan.compactions):
+    of_difference = (plan.difference.came, plan.difference.left) if plan.difference else ()
+    for ref in (plan.listing, plan.table, *of_difference, *plan.requests, *plan.finished, *plan.compactions):
         storage.remove(storage.path_of(ref.uri))
+
+
+def _difference(
+    storage: Storage, name: str, manifest: Manifest | None, table: pa.Table, before: pa.Table, made_otherwise: bool
+) -> PlannedDifference | None:
+    """Written where an index may follow the one before: only an approximate one is kept as changes."""
+    if manifest is None or made_otherwise or manifest.index.trained is None:
+        return None
+    difference = difference_of(table, before)
+    if difference is None:
+        return None
+    left = pa.table(
+        {"of": pa.array(["photos"] * len(difference.left), pa.string()), "id": difference.left}, schema=LEFT
+    )
+    return PlannedDifference(
+        revision=manifest.revision,
+        came=_write(storage, f"{name}-came.parquet", difference.came),
+        left=_write(storage, f"{name}-left.parquet", left),
+    )
 
 
 def _compare(
     storage: Storage,
     parent: PublishedVersion | None,
+    before: pa.Table,
     listed: ListedSource,
     *,
     contract: Contract,
@@ -165,7 +218,7 @@ def _compare(
     manifest = parent.manifest if parent else None
     found = compare(
         _read(storage, listed.listing),
-        _parent_photos(storage, parent),
+        before,
         source=listed.source,
         folder_labels=listed.source in _labelled_sources(manifest, listed.source, labels),
         same_contract=manifest is not None and manifest.contract.id == contract.id,
@@ -216,8 +269,7 @@ def _parent(storage: Storage) -> PublishedVersion | None:
 def _parent_photos(storage: Storage, parent: PublishedVersion | None) -> pa.Table:
     if parent is None:
         return VERSION_PHOTOS.empty_table()
-    data = read_file(storage, parent, "photos.parquet")
-    return from_parquet(data, VERSION_PHOTOS, where=f"version {parent.number}'s photos")
+    return read_photos_of(storage, parent)
 
 
 def _read(storage: Storage, ref: ArtifactRef) -> pa.Table:

@@ -16,10 +16,11 @@ from store.refs import ArtifactRef
 from store.schemas import TO_CODE, to_parquet
 from store.storage import Storage
 from store.trained_index import read_trained
+from store.version_files import INDEX_FILE
 from tasks.steps.choose_index import ChosenKind, tuned
 from tasks.steps.code_faces import CodedBlock, Coder, commit_name, keep, read_kept
 from tasks.steps.face_blocks import BLOCK
-from tasks.steps.fill_index import INDEX_FILE, BuiltIndex
+from tasks.steps.fill_index import BuiltIndex
 from tasks.steps.held_out_truth import HeldOut, read_truth
 from tasks.steps.train_to_code import ToCode
 from tasks.steps.update_index import made_anew

@@ -12,11 +12,12 @@ from store.errors import LookalikeError, SourceError
 from store.fingerprints import sha256_hex
 from store.layout import embeddings_path, open_store, photos_path, request_path
 from store.refs import ArtifactRef
-from store.schemas import LISTING, PLAN, VERSION_PHOTOS, from_parquet, to_parquet
+from store.schemas import LISTING, PLAN, from_parquet, to_parquet
 from store.shards import cut_into_shards, find_shard, read_photos
 from store.sources import ListedPhoto, list_source
 from store.storage import Storage
-from store.versions import current_number, read_file, read_version
+from store.version_files import read_photos_of
+from store.versions import current_number, read_version
 from tasks.steps.contract import Contract
 from tasks.steps.pairs_file import Pair, PairsFile, PhotoName, read_pairs, read_people
 
@@ -248,8 +249,7 @@ class _Shards:
         version = read_version(self._storage)
         if version.manifest.contract.id != self._contract:
             return
-        data = read_file(self._storage, version, "photos.parquet")
-        for row in from_parquet(data, VERSION_PHOTOS, where=f"version {version.number}'s photos").to_pylist():
+        for row in read_photos_of(self._storage, version).to_pylist():
             now = self.listed.get(str(row["uri"]))
             same = now is not None and all(now[name] == row[name] for name in ("size", "etag", "mtime_ns"))
             if same and row["status"] != "failed" and self._is_committed(str(row["shard"])):

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from store.errors import GateRefusedError
 from store.index_choice import RECALL_GATE
-from store.index_search import NOBODY, SearchSettings, allow, indexed_ids, search
+from store.index_filter import allow
+from store.index_search import NOBODY, SearchSettings, indexed_ids, search
 from tasks.steps.face_blocks import FaceBlocks, sample_rows
 from tasks.steps.held_out_truth import HeldOut, let_through
 from tasks.steps.measure_index import Questions, latency_of, recall_of
@@ -19,7 +20,8 @@ from tasks.steps.measure_index import Questions, latency_of, recall_of
 __all__ = ["noisy_queries", "pass_gate", "prove_approximate", "prove_exact"]
 
 _NOISY = 64
-_SOME = 64  # queries by which is measured what the gate does not decide by, and what takes long
+_SOME = 32  # queries by which is measured what the gate does not decide by, and what takes long
+_ONE_BY_ONE = 128  # queries that are timed
 _EXACT_S = 0.3
 _SEED = 20_180_402
 
@@ -65,10 +67,10 @@ def prove_approximate(index: Any, held: HeldOut, settings: SearchSettings) -> di
     start = time.perf_counter()
     cosines_QK, found_QK = search(index, asked.queries, k=10, settings=settings)
     a_second = len(found_QK) / (time.perf_counter() - start)
-    took = latency_of(index, asked.queries, settings)
+    took = latency_of(index, asked.queries[:_ONE_BY_ONE], settings)
     some = held.only(np.arange(len(held.faces)) % -(-len(held.faces) // _SOME) == 0)
     return {
-        "recall_at_1": recall_of(index, asked, settings, ks=(1,))[1],
+        "recall_at_1": float(asked.recalls(found_QK[:, :1], k=1).mean()),  # as many are compared for one as for ten
         "recall_at_10": float(asked.recalls(found_QK, k=10).mean()),
         "recall_at_100": recall_of(index, some.questions(), settings, ks=(100,))[100],
         "recall_at_10_filtered": {

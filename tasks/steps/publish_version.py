@@ -7,7 +7,9 @@ from store.errors import VersionError
 from store.layout import open_store
 from store.manifest import parse_manifest
 from store.refs import ArtifactRef
+from store.version_files import files_of
 from store.versions import publish, read_version
+from tasks.steps.draft_version import files_of_draft
 from tasks.steps.forget_purge import holds_forgotten, purge_forgotten
 from tasks.steps.plan_build import BuildPlan, discard_plan
 
@@ -28,7 +30,7 @@ def publish_version(draft: ArtifactRef, *, store: str, plan: BuildPlan) -> int |
     path = storage.path_of(draft.uri)
     manifest = parse_manifest(storage.read(path, sha256=draft.sha256), where=draft.uri)
     folder = str(PurePosixPath(path).parent)
-    staged = {name: f"{folder}/{name}" for name in manifest.files}
+    staged = dict(files_of_draft(storage, folder, manifest).paths)
     number = None
     if not (plan.only_retries and manifest.content_sha256 == read_version(storage).manifest.content_sha256):
         if holds_forgotten(storage, staged):
@@ -38,7 +40,7 @@ def publish_version(draft: ArtifactRef, *, store: str, plan: BuildPlan) -> int |
             )
         version = publish(storage, staged=staged, manifest=manifest, parent=plan.parent)
         number = version.number
-        if holds_forgotten(storage, {name: version.path_of(name) for name in staged}):  # since the look before
+        if holds_forgotten(storage, files_of(storage, version).paths):  # since the look before
             purge_forgotten(storage)
     with contextlib.suppress(Exception):  # it is done, whatever becomes of what may be erased
         storage.remove(folder)

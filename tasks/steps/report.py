@@ -24,17 +24,17 @@ def write_report(manifest: Manifest, *, faces: pa.Table, photos: pa.Table) -> by
 
     Args:
         manifest: of the version, complete but for the report itself.
-        faces: VERSION_FACES.
-        photos: VERSION_PHOTOS.
+        faces: label of VERSION_FACES.
+        photos: status and reason of VERSION_PHOTOS.
     """
     calibration = calibration_of(manifest)
-    labels = Counter(label for label in faces.column("label").to_pylist() if label)
+    named = faces["label"].filter(pc.greater(pc.binary_length(faces["label"]), 0))
     return render(
         "report.html.j2",
         manifest=manifest,
         reasons=count_rejects(photos)[:_REASONS],
-        people=len(labels),
-        labelled_faces=sum(labels.values()),
+        people=len(named.unique()),
+        labelled_faces=len(named),
         calibration=calibration,
         pictures=_pictures(calibration, manifest.faces),
         index_pictures=[picture for picture in (recall_svg(manifest), latency_svg(manifest)) if picture],

@@ -7,9 +7,10 @@ import pyarrow.compute as pc
 
 from store.layout import open_store
 from store.manifest import Manifest
-from store.schemas import VERSION_PHOTOS, from_parquet
+from store.schemas import VERSION_PHOTOS
 from store.storage import Storage
-from store.versions import PublishedVersion, current_number, read_file, read_version
+from store.version_files import read_photos_of
+from store.versions import PublishedVersion, current_number, read_version
 from tasks.steps.find_faces import shard_of
 from tasks.steps.index_words import index_rows
 from tasks.steps.plan_build import BuildPlan
@@ -89,8 +90,7 @@ def _embedded(storage: Storage, plan: BuildPlan, manifest: Manifest) -> dict[str
 
 def _photos(storage: Storage, version: PublishedVersion) -> pa.Table:
     """What became of each photo of a version, and the shard that its row is from."""
-    data = read_file(storage, version, "photos.parquet")
-    return from_parquet(data, VERSION_PHOTOS, where="photos.parquet", columns=_COLUMNS)
+    return read_photos_of(storage, version, _COLUMNS)
 
 
 def _rejects(photos: pa.Table) -> list[dict[str, Any]]:

@@ -17,18 +17,34 @@ from store.index_change import Change, Drift, reason_to_rebuild, update_in_words
 from store.index_choice import Choice, IndexBudget, choose_index
 from store.index_edit import edit_index, misfit_of, unevenness_of
 from store.index_search import SearchSettings, search
+from store.index_stream import WrittenIndex
 from store.index_trial import open_mapped
-from store.manifest import TrainingRecord
+from store.manifest import FileRecord, IndexRecord, TrainingRecord
 from store.storage import Storage
 from store.verified_files import verified_file
+from store.version_files import INDEX_FILE, files_of
+from store.version_index import open_index_of
 from store.versions import PublishedVersion, read_file
 from tasks.steps.face_blocks import FaceBlocks
-from tasks.steps.fill_index import INDEX_FILE, BuiltIndex
+from tasks.steps.fill_index import BuiltIndex
 from tasks.steps.held_out_queries import HeldOutQueries
 from tasks.steps.held_out_truth import TRUTH_FILE, Changed, HeldOut, carried, read_truth, searched
 from tasks.steps.measure_index import measured_at, tune
 
-__all__ = ["NextVersion", "Updated", "made_anew", "update_index"]
+__all__ = [
+    "FaceDelta",
+    "NextVersion",
+    "Successor",
+    "Updated",
+    "WrittenCopy",
+    "carried_on",
+    "change_of",
+    "face_delta",
+    "judge",
+    "made_anew",
+    "successor",
+    "update_index",
+]
 
 _KEPT_TRIALS = 4  # as many as a build measures; those of updates in between are let go
 _ASKED_FOR = 64  # of the added
@@ -74,7 +90,28 @@ class Updated:
 
 
 @dataclass(frozen=True)
-class _Delta:
+class Successor:
+    """What a changed copy of an index is to be.
+
+    Attributes:
+        record: of the index before.
+        trained: what that was trained on.
+        change: what the next version asks of it.
+        choice: of kinds, for the next version.
+        budget: of the index.
+        faces: of the next version.
+    """
+
+    record: IndexRecord
+    trained: TrainingRecord
+    change: Change
+    choice: Choice
+    budget: IndexBudget
+    faces: int
+
+
+@dataclass(frozen=True)
+class FaceDelta:
     """Who comes and goes: added, removed, and those whose embedding stands in another shard than before, all int64, ascending."""
 
     added: Ints
@@ -106,12 +143,13 @@ def update_index(
     choice = choose_index(len(wanted.faces.ids), wanted.faces.dimension, wanted.budget)
     if parent is None:
         return Updated(None, "")
-    delta = _delta(faces_before, wanted.table)
-    change = _change(parent, delta, wanted)
+    delta = face_delta(faces_before, wanted.table)
+    same = (parent.manifest.encoder.id == wanted.encoder, parent.manifest.contract.id == wanted.contract)
+    change = change_of(parent, same, wanted.budget, added=len(delta.added), removed=len(delta.removed))
     if why := reason_to_rebuild(change, choice):
         return Updated(None, why)
-    assert parent.manifest.index.trained is not None  # noqa: S101  the rule has asked
-    return _tried(storage, parent, parent.manifest.index.trained, change, choice, delta, wanted, folder)
+    asked = successor(parent, change, choice, wanted.budget, faces=len(wanted.faces.ids))
+    return _tried(storage, parent, asked, delta, wanted, folder)
 
 
 def made_anew(built: BuiltIndex, why: str) -> BuiltIndex:
@@ -120,66 +158,100 @@ def made_anew(built: BuiltIndex, why: str) -> BuiltIndex:
 
 
 def _tried(
-    storage: Storage,
-    parent: PublishedVersion,
-    trained: TrainingRecord,
-    change: Change,
-    choice: Choice,
-    delta: _Delta,
-    wanted: NextVersion,
-    folder: Path,
+    storage: Storage, parent: PublishedVersion, asked: Successor, delta: FaceDelta, wanted: NextVersion, folder: Path
 ) -> Updated:
-    faces, budget, record = wanted.faces, wanted.budget, parent.manifest.index
+    faces, record = wanted.faces, parent.manifest.index
     came, gone = np.union1d(delta.added, delta.moved), np.union1d(delta.removed, delta.moved)
     changed = Changed(gone, came, faces.take(np.searchsorted(faces.ids, came)))
     source = verified_file(storage, parent.path_of(INDEX_FILE), sha256=record.sha256, size=record.bytes)
-    written = edit_index(source, folder / INDEX_FILE, removed_R=gone, added_A=came, vectors_AD=changed.vectors)
-    index = open_mapped(str(folder / INDEX_FILE))
-    held = _held_out(storage, parent, changed, wanted)
-    asked = held[0].questions()
-    best = measured_at(index, asked, SearchSettings.of(record.parameters))
+    since = changed
+    if parent.manifest.changes is not None:  # the copy is of its base
+        before = open_index_of(files_of(storage, parent))
+        came = np.union1d(np.setdiff1d(before.added_ids, gone), came)
+        gone = np.union1d(before.left, np.setdiff1d(gone, before.added_ids))
+        since = Changed(gone, came, faces.take(np.searchsorted(faces.ids, came)))
+    target = folder / INDEX_FILE
+    written = edit_index(source, target, removed_R=since.gone, added_A=since.came, vectors_AD=since.vectors)
+    held = carried_on(storage, parent, changed, faces=len(faces.ids))
+    if held is None:
+        held = (searched("tune", wanted.queries(), faces, device=wanted.device),)
+    return judge(open_mapped(str(target)), asked, changed, held, WrittenCopy(target, written))
+
+
+@dataclass(frozen=True)
+class WrittenCopy:
+    """Where a changed index was written, and what the base is that it is kept as changes to; None where it stands whole."""
+
+    path: Path
+    written: WrittenIndex
+    base: FileRecord | None = None
+
+
+def judge(index: Any, asked: Successor, changed: Changed, held: tuple[HeldOut, ...], copy: WrittenCopy) -> Updated:
+    """A changed index measured as a new one would be, and taken; or why it takes a new one.
+
+    Args:
+        index: opened.
+        asked: what it is to follow, and for whom.
+        changed: who came and went since the version before.
+        held: queries with their exact nearest as they are now; the first are those to tune with.
+        copy: where it lies.
+    """
+    record, trained, change, budget = asked.record, asked.trained, asked.change, asked.budget
+    questions = held[0].questions()
+    best = measured_at(index, questions, SearchSettings.of(record.parameters))
     points = [best]
     if best.least < budget.recall:
-        best, points = tune(index, asked, recall=budget.recall)
+        best, points = tune(index, questions, recall=budget.recall)
     drift = Drift(
         unevenness_then=trained.unevenness,
         unevenness_now=unevenness_of(index),
         misfit_then=trained.misfit,
-        misfit_now=_misfit_now(index, trained, changed.vectors, total=len(faces.ids)),
+        misfit_now=_misfit_now(index, trained, changed.vectors, total=asked.faces),
         recall_then=trained.recall_at_10,
         recall=best.recall,
         least=best.least,
         wanted=budget.recall,
         added_found=_found(index, changed, best.settings),
     )
-    if why := reason_to_rebuild(change, choice, drift):
+    if why := reason_to_rebuild(change, asked.choice, drift):
         return Updated(None, why)
-    candidate = next(one for one in choice.candidates if one.kind == change.kind)
-    tried: dict[str, Any] = {"kind": candidate.kind, "key": record.key, "faces": len(faces.ids)}
+    candidate = next(one for one in asked.choice.candidates if one.kind == change.kind)
+    tried: dict[str, Any] = {"kind": candidate.kind, "key": record.key, "faces": asked.faces}
     tried |= {"memory_bytes": candidate.memory_bytes, "points": [point.as_json() for point in points]}
     built = BuiltIndex(
-        folder / INDEX_FILE,
-        written,
+        copy.path,
+        copy.written,
         record.key,
         {"kind": change.kind, **best.settings.as_json()},
-        f"{trained.why}; updated: {update_in_words(change, drift)}",
+        f"{trained.why}; updated: {update_in_words(change, drift, as_changes=copy.base is not None)}",
         (tried, *record.measured[-_KEPT_TRIALS:]),
         change="updated",
         trained=trained.model_copy(update={"changed": change.changed, "misfit_now": drift.misfit_now}),
+        base=copy.base,
     )
     return Updated(built, "", held)
 
 
-def _held_out(storage: Storage, parent: PublishedVersion, changed: Changed, wanted: NextVersion) -> tuple[HeldOut, ...]:
-    """Queries to tune with and those of the gate, carried on; only new ones to tune with where those of one of them are not enough."""
-    total, dimension = len(wanted.faces.ids), wanted.faces.dimension
-    if TRUTH_FILE in parent.manifest.files:
-        where = f"version {parent.number}'s {TRUTH_FILE}"
-        before = read_truth(read_file(storage, parent, TRUTH_FILE), dimension=dimension, where=where)
-        after = [carried(before[one], changed, faces=total) for one in ("tune", "gate") if one in before]
-        if len(after) == 2 and None not in after:
-            return tuple(one for one in after if one is not None)
-    return (searched("tune", wanted.queries(), wanted.faces, device=wanted.device),)
+def carried_on(
+    storage: Storage, parent: PublishedVersion, changed: Changed, *, faces: int
+) -> tuple[HeldOut, ...] | None:
+    """The parent's queries to tune with and those of the gate, with their nearest now; None where those of one of them are not enough.
+
+    Args:
+        storage: the store.
+        parent: the version before.
+        changed: who came and went since.
+        faces: how many there are now.
+    """
+    if TRUTH_FILE not in parent.manifest.files:
+        return None
+    where = f"version {parent.number}'s {TRUTH_FILE}"
+    dimension = parent.manifest.encoder.dimension
+    before = read_truth(read_file(storage, parent, TRUTH_FILE), dimension=dimension, where=where)
+    after = [carried(before[one], changed, faces=faces) for one in ("tune", "gate") if one in before]
+    held = tuple(one for one in after if one is not None)
+    return held if len(held) == 2 else None
 
 
 def _misfit_now(index: Any, trained: TrainingRecord, added_AD: npt.NDArray[np.float32], *, total: int) -> float:
@@ -200,26 +272,39 @@ def _found(index: Any, changed: Changed, settings: SearchSettings) -> float:
     return float((found_QK == changed.came[::step, None]).any(axis=1).mean())
 
 
-def _change(parent: PublishedVersion, delta: _Delta, wanted: NextVersion) -> Change:
+def change_of(
+    parent: PublishedVersion, same: tuple[bool, bool], budget: IndexBudget, *, added: int, removed: int
+) -> Change:
+    """What the next version asks of the parent's index; `same` is whether it has the same encoder, and the same contract."""
     manifest = parent.manifest
     trained = manifest.index.trained
     return Change(
         parent=parent.number,
         kind=manifest.index.parameters.get("kind", "exact"),
         says_training=trained is not None,
-        same_encoder=manifest.encoder.id == wanted.encoder,
-        same_contract=manifest.contract.id == wanted.contract,
-        same_budget=IndexBudget.of(manifest.index.budget) == wanted.budget,
+        same_encoder=same[0],
+        same_contract=same[1],
+        same_budget=IndexBudget.of(manifest.index.budget) == budget,
         trained_faces=trained.faces if trained else manifest.faces,
         changed_before=trained.changed if trained else 0,
-        added=len(delta.added),
-        removed=len(delta.removed),
+        added=added,
+        removed=removed,
     )
 
 
-def _delta(before: pa.Table, after: pa.Table) -> _Delta:
+def successor(
+    parent: PublishedVersion, change: Change, choice: Choice, budget: IndexBudget, *, faces: int
+) -> Successor:
+    """What a changed copy of the parent's index, which is approximate, is to be."""
+    record = parent.manifest.index
+    assert record.trained is not None  # noqa: S101  the rule has asked
+    return Successor(record, record.trained, change, choice, budget, faces)
+
+
+def face_delta(before: pa.Table, after: pa.Table) -> FaceDelta:
+    """Who comes, goes and moves between two tables of face_id and shard."""
     old, new = (table["face_id"].to_numpy() for table in (before, after))
     stay, at_old, at_new = np.intersect1d(old, new, assume_unique=True, return_indices=True)
     shards = [table["shard"].take(pa.array(at)) for table, at in ((before, at_old), (after, at_new))]
     moved = stay[pc.not_equal(*shards).to_numpy()]
-    return _Delta(added=np.delete(new, at_new), removed=np.delete(old, at_old), moved=moved)
+    return FaceDelta(added=np.delete(new, at_new), removed=np.delete(old, at_old), moved=moved)

@@ -25,6 +25,7 @@ from store.local_files import STAGING
 from store.removal import Removal, add_removal, end_removal, read_removal, shard_of_path, spare
 from store.storage import Storage
 from store.verified_files import purge_files
+from store.version_files import ADDED_INDEX, INDEX_FILE, OF_CHANGES, OF_THE_BASE
 from store.versions import (
     ABANDONED_S,
     CLAIM,
@@ -42,7 +43,7 @@ _DAY_S = 86_400.0
 _UPLOAD = timedelta(days=1)
 """No upload takes so long: its parts belong to a process that is gone."""
 
-_OF_A_PUBLISH = ("index.faiss", "faces.parquet", "photos.parquet", "truth.parquet", "report.html")
+_OF_A_PUBLISH = (*OF_THE_BASE, *OF_CHANGES, "truth.parquet", "report.html")
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,15 @@ def _removal(
     gone = [path for version in going.values() for path in _shard_paths(version) if path not in kept]
     shards = [shard for path in gone if path.startswith("photos/") and (shard := shard_of_path(path))]
     gone += [embeddings_path(encoder, shard) for encoder in encoders for shard in shards]
-    sha256s = {version.manifest.index.sha256 for version in going.values()}
-    sha256s -= {version.manifest.index.sha256 for number, version in there.items() if number not in going}
+    sha256s = {sha256 for version in going.values() for sha256 in _index_hashes(version)}
+    sha256s -= {sha256 for number, one in there.items() if number not in going for sha256 in _index_hashes(one)}
     return Removal(versions=frozenset(going), paths=tuple(dict.fromkeys(paths + gone)), sha256s=tuple(sorted(sha256s)))
+
+
+def _index_hashes(version: PublishedVersion) -> set[str]:
+    """Of the files that readers keep on their machines."""
+    files = version.manifest.files
+    return {files[name].sha256 for name in (INDEX_FILE, ADDED_INDEX) if name in files}
 
 
 def _named(versions: Iterable[PublishedVersion]) -> set[str]:

@@ -14,10 +14,23 @@ import pyarrow.compute as pc
 
 from store.errors import ArtifactError
 from store.fingerprints import content_sha256
-from store.index_file import flat_vectors, index_size, indexed_ids, open_index
-from store.schemas import STATUSES, VERSION_FACES, VERSION_PHOTOS, from_parquet
+from store.index_changed import ChangedIndex
+from store.index_file import flat_vectors, index_size, indexed_ids
+from store.schemas import STATUSES
 from store.storage import Storage
-from store.versions import PublishedVersion, measure, read_file
+from store.version_files import (
+    ADDED_FACES,
+    ADDED_INDEX,
+    ADDED_PHOTOS_FILE,
+    FACES_FILE,
+    INDEX_FILE,
+    LEFT_FILE,
+    PHOTOS_FILE,
+    VersionFiles,
+    files_of,
+)
+from store.version_index import open_index_of
+from store.versions import PublishedVersion, measure
 from tasks.steps.verify_shards import Shards
 
 __all__ = ["verify_version"]
@@ -38,23 +51,33 @@ def verify_version(storage: Storage, version: PublishedVersion, shards: Shards, 
     whole = {name for name in manifest.files if _is_whole(storage, version, name, add)}
     for record in manifest.shards:
         shards.verify(manifest.contract.id, manifest.encoder, record)
-    tables = {}
-    for name, schema in (("photos.parquet", VERSION_PHOTOS), ("faces.parquet", VERSION_FACES)):
-        if name in whole:
-            path = version.path_of(name)
-            try:
-                tables[name] = from_parquet(read_file(storage, version, name), schema, where=path)
-            except ArtifactError as error:
-                add(path, "table", str(error))
-    photos, faces = tables.get("photos.parquet"), tables.get("faces.parquet")
+    files = files_of(storage, version)
+    photos = _table(files, PHOTOS_FILE, files.photos, whole, add)
+    faces = _table(files, FACES_FILE, files.faces, whole, add)
     if photos is not None:
         _verify_photos(version, photos, add)
     if faces is not None:
         _verify_faces(version, faces, add)
     if photos is not None and faces is not None:
         _verify_pair(version, photos, faces, shards, add)
-        if "index.faiss" in whole:
-            _verify_index(storage, version, faces, shards, add)
+        if whole.issuperset(_parts(files, INDEX_FILE)):
+            _verify_index(version, files, faces, shards, add)
+
+
+def _parts(files: VersionFiles, name: str) -> set[str]:
+    """The files that a table, or the index, is read from."""
+    added = {PHOTOS_FILE: ADDED_PHOTOS_FILE, FACES_FILE: ADDED_FACES, INDEX_FILE: ADDED_INDEX}[name]
+    return {name} if files.manifest.changes is None else {name, added, LEFT_FILE}
+
+
+def _table(files: VersionFiles, name: str, read: Callable[[], pa.Table], whole: set[str], add: Add) -> pa.Table | None:
+    if not whole.issuperset(_parts(files, name)):
+        return None
+    try:
+        return read()
+    except ArtifactError as error:
+        add(files.paths[name], "table", str(error))
+        return None
 
 
 def _is_whole(storage: Storage, version: PublishedVersion, name: str, add: Add) -> bool:
@@ -129,16 +152,11 @@ def _by_shard(photos: pa.Table, faces: pa.Table) -> list[tuple[str, list[Any], l
     return [(shard, *both) for shard, both in sorted(rows.items())]
 
 
-def _verify_index(storage: Storage, version: PublishedVersion, faces: pa.Table, shards: Shards, add: Add) -> None:
-    manifest, path = version.manifest, version.path_of("index.faiss")
+def _verify_index(version: PublishedVersion, files: VersionFiles, faces: pa.Table, shards: Shards, add: Add) -> None:
+    manifest, path = version.manifest, version.path_of(INDEX_FILE)
     with TemporaryDirectory(prefix="lookalike-") as folder:
-        local = storage.local_path(path)
-        if local is None:
-            local = Path(folder) / "index.faiss"
-            with local.open("wb") as file:
-                file.writelines(storage.chunks(path))
         try:
-            index = open_index(local, sha256=manifest.files["index.faiss"].sha256, where=path)
+            index = open_index_of(files, copies=Path(folder))
         except ArtifactError as error:
             return add(path, "index", str(error))
         if index_size(index) != (wanted := (manifest.faces, manifest.encoder.dimension)):
@@ -148,7 +166,7 @@ def _verify_index(storage: Storage, version: PublishedVersion, faces: pa.Table, 
         ids = faces.column("face_id").to_numpy()
         if not np.array_equal(indexed_ids(index), np.sort(ids)):
             return add(path, "index", "it holds other faces than faces.parquet")
-        found = flat_vectors(index)
+        found = None if isinstance(index, ChangedIndex) else flat_vectors(index)
         return None if found is None else _compare_vectors(version, faces, found, shards, add)
 
 

@@ -3,8 +3,7 @@
 Columns throughout. What is read of a shard follows what is new.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +13,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.manifest import Manifest
-from store.schemas import FACES, VERSION_FACES, VERSION_PHOTOS, from_parquet
+from store.schemas import ADDED_PHOTOS, FACES, VERSION_FACES, VERSION_PHOTOS
 from store.shards import read_faces, read_photos
 from store.storage import Storage
-from store.versions import PublishedVersion, read_file
+from store.version_files import read_faces_of, read_photos_of, taken
+from store.versions import PublishedVersion
 
-__all__ = ["Before", "NextPhotos", "read_before", "version_faces", "version_photos"]
+__all__ = [
+    "Before",
+    "NextPhotos",
+    "faces_of_photos",
+    "photos_told",
+    "read_before",
+    "version_faces",
+    "version_photos",
+    "with_duplicates",
+]
 
 Rows = npt.NDArray[np.int64]
 
 _OF_THE_SHARD = ("photo_sha256", "status", "reason", "width", "height", "num_faces")
-_TAKERS = 2  # columns at a time
 _BEGIN = 8  # bytes of a hash
 _OF_THE_FACE = [n for n in VERSION_FACES.names if n in FACES.names and n != "uri"]
 
@@ -61,10 +69,7 @@ def read_before(storage: Storage, version: PublishedVersion | None, *, contract:
     """The version before, as far as it serves a build under this contract."""
     if version is None or version.manifest.contract.id != contract:
         return Before(VERSION_PHOTOS.empty_table(), VERSION_FACES.empty_table(), None)
-    photos, faces = (
-        from_parquet(read_file(storage, version, name), schema, where=f"version {version.number}'s {name}")
-        for name, schema in (("photos.parquet", VERSION_PHOTOS), ("faces.parquet", VERSION_FACES))
-    )
+    photos, faces = read_photos_of(storage, version), read_faces_of(storage, version)
     return Before(photos, faces, version.manifest)
 
 
@@ -92,9 +97,9 @@ def version_photos(storage: Storage, planned: pa.Table, before: Before, *, contr
         count += stored.num_rows
     if not (there := at_N >= 0).all():
         planned, rows_N, at_N = planned.filter(there), rows_N[there], at_N[there]
-    found = _taken(told, at_N)
+    found = taken(told, at_N)
     columns = {name: found[name] for name in _OF_THE_SHARD}
-    return NextPhotos(_with_duplicates(_with_columns(planned, columns).select(VERSION_PHOTOS.names)), rows_N)
+    return NextPhotos(with_duplicates(_with_columns(planned, columns).select(VERSION_PHOTOS.names)), rows_N)
 
 
 def version_faces(storage: Storage, photos: NextPhotos, before: Before, *, contract: str) -> pa.Table:
@@ -119,19 +124,7 @@ def version_faces(storage: Storage, photos: NextPhotos, before: Before, *, contr
         rows = np.concatenate([np.flatnonzero(~old), len(old) + np.arange(anew.num_rows)])
         parts = [before.faces, anew]
     ids = np.concatenate([part["face_id"].to_numpy() for part in parts])[rows]
-    return _taken(parts, rows[np.argsort(ids, kind="stable")])
-
-
-def _taken(parts: Sequence[pa.Table], rows_N: Rows) -> pa.Table:
-    """Some rows of tables with the same columns, numbered through all of them: a column at a time, so that none is held twice."""
-    rows = pa.array(rows_N)
-
-    def column(name: str) -> pa.Array:
-        chunks = [chunk for part in parts for chunk in part[name].chunks]
-        return pa.chunked_array(chunks, parts[0].schema.field(name).type).combine_chunks().take(rows)
-
-    with ThreadPoolExecutor(_TAKERS, thread_name_prefix="take-columns") as takers:
-        return pa.table(list(takers.map(column, parts[0].column_names)), schema=parts[0].schema)
+    return taken(parts, rows[np.argsort(ids, kind="stable")])
 
 
 def _rows_before(planned: pa.Table, before: pa.Table) -> Rows:
@@ -143,8 +136,8 @@ def _rows_before(planned: pa.Table, before: pa.Table) -> Rows:
     rows_N[rows_N >= before.num_rows] = -1
     named = np.flatnonzero(rows_N >= 0)
     said = ["uri", "shard"]
-    then, now = _taken([before.select(said)], rows_N[named]), planned.select(said)
-    now = now if len(named) == len(rows_N) else _taken([now], named)
+    then, now = taken([before.select(said)], rows_N[named]), planned.select(said)
+    now = now if len(named) == len(rows_N) else taken([now], named)
     same = [_mask(pc.equal(then[name], now[name])) for name in said]
     rows_N[named[~(same[0] & same[1])]] = -1
     return rows_N
@@ -189,6 +182,35 @@ def _faces_of(storage: Storage, photos: pa.Table, before: Before, *, contract: s
     return shown.select(VERSION_FACES.names).cast(VERSION_FACES)
 
 
+def photos_told(storage: Storage, planned: pa.Table, *, contract: str) -> pa.Table | None:
+    """ADDED_PHOTOS of planned photos as their shards tell of them, none of them a duplicate; None where one has no row there any more.
+
+    Args:
+        storage: the store.
+        planned: PLANNED, by rising row.
+        contract: the contract's id.
+    """
+    parts = [ADDED_PHOTOS.empty_table()]
+    for shard, rows in _by_shard(planned):
+        stored = read_photos(storage, contract=contract, shard=shard)
+        where = pc.index_in(rows["uri"], value_set=stored["uri"].combine_chunks())
+        if where.null_count:
+            return None
+        told = stored.select(_OF_THE_SHARD).take(where)
+        parts.append(
+            _with_columns(rows, {name: told[name] for name in _OF_THE_SHARD})
+            .select(ADDED_PHOTOS.names)
+            .cast(ADDED_PHOTOS)
+        )
+    return pa.concat_tables(parts).sort_by("row")
+
+
+def faces_of_photos(storage: Storage, photos: pa.Table, *, contract: str) -> pa.Table:
+    """VERSION_FACES by rising face_id of some photos, all that have these bytes among them, read from their shards."""
+    nothing = Before(VERSION_PHOTOS.empty_table(), VERSION_FACES.empty_table(), None)
+    return _faces_of(storage, photos, nothing, contract=contract).sort_by("face_id").combine_chunks()
+
+
 def _by_shard(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """Each shard's name and its rows, in one pass whatever the number of shards."""
     ordered = table.sort_by("shard")
@@ -199,7 +221,7 @@ def _by_shard(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         yield shard, ordered.slice(ends[n], ends[n + 1] - ends[n])
 
 
-def _with_duplicates(photos: pa.Table) -> pa.Table:
+def with_duplicates(photos: pa.Table) -> pa.Table:
     """Of indexed photos with equal bytes, by rising uri, all but the first are duplicates; before they all were indexed."""
     twins = pc.equal(photos["status"], "duplicate")
     indexed = np.flatnonzero(_mask(pc.or_(twins, pc.equal(photos["status"], "indexed"))))

@@ -33,6 +33,7 @@ from tasks.steps.train_to_code import ToCode, train_to_code
 from tasks.steps.update_index import NextVersion, update_index
 from tasks.steps.version_tables import read_before, version_faces, version_photos
 from tasks.steps.workroom import workroom
+from tasks.steps.write_changes import write_changes
 
 __all__ = ["DRAFT", "begin_index", "finish_index", "write_index"]
 
@@ -72,6 +73,11 @@ def begin_index(
     """
     storage = open_store(store, create=True)
     parent = None if plan.parent is None else read_version(storage, plan.parent)
+    build = str(uuid.uuid4())
+    with workroom(storage) as room:
+        changed = write_changes(storage, parent, plan, contract=contract, encoder=encoder, build=build, room=room)
+    if changed is not None:
+        return changed
     before = read_before(storage, parent, contract=contract.id)
     data = storage.read(storage.path_of(plan.table.uri), sha256=plan.table.sha256)
     planned = from_parquet(data, PLAN, where=plan.table.uri)
@@ -92,14 +98,13 @@ def begin_index(
         return held_out_queries(storage, faces, contract=contract.id, encoder=encoder.id, purpose="tune")
 
     wanted = NextVersion(faces, opened, encoder.id, contract.id, plan.budget, queries, device)
-    build = str(uuid.uuid4())
     with workroom(storage) as room, ThreadPoolExecutor(1, thread_name_prefix="encode-tables") as beside:
         encoding = beside.submit(encode_tables, tables)
         made, held = _made(storage, parent, wanted, before.faces, room)
         files = write_tables(storage, encoding.result(), build)
         if isinstance(made, ToCode):
             return plan_coding(storage, made, build=build, tables=files)
-        return write_draft(storage, tables, made, held, build=build, files=files)
+        return write_draft(storage, tables.contents, made, held, build=build, files=files)
 
 
 def finish_index(
@@ -136,7 +141,7 @@ def finish_index(
         built, held = merge_coded(
             storage, coding, coded, ids_N=faces["face_id"].to_numpy(), budget=plan.budget, folder=room
         )
-        draft = write_draft(storage, tables, built, (held,), build=coding.build, files=coding.tables)
+        draft = write_draft(storage, tables.contents, built, (held,), build=coding.build, files=coding.tables)
     with contextlib.suppress(Exception):  # it is done, whatever becomes of what may be erased
         storage.remove(coding.coder.folder)
     return draft

@@ -6,7 +6,8 @@ import numpy.typing as npt
 import pytest
 
 from store import index_scan, index_search
-from store.index_search import SearchSettings, allow, parts_of, search
+from store.index_filter import allow
+from store.index_search import SearchSettings, parts_of, search
 
 Rows = npt.NDArray[np.int64]
 N, D, K = 3_000, 32, 10

@@ -7,7 +7,8 @@ import pytest
 
 from store.errors import ArtifactError
 from store.index_file import build_exact_index, load_index
-from store.index_search import NOBODY, SearchSettings, allow, allow_rows, indexed_ids, leave_out, search
+from store.index_filter import allow, allow_rows, leave_out
+from store.index_search import NOBODY, SearchSettings, indexed_ids, search
 
 Vectors = npt.NDArray[np.float32]
 N, D, LISTS = 3_000, 24, 32

@@ -60,6 +60,7 @@ def test_a_manifest_comes_back_as_it_was_written() -> None:
     first = document()  # of before the index had a budget
     assert written == first | {
         "revision": 0,
+        "changes": None,
         "index": first["index"] | {"budget": None, "measured": [], "trained": None},
     }
     assert parse_manifest(manifest.to_json(), where="x") == manifest

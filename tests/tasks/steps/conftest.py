@@ -13,6 +13,7 @@ from models.detection import DetectionSettings, PhotoFaces
 from models.mtcnn.cascade import Face
 from models.mtcnn.nets import CascadeNets
 from models.photo import Photo
+from store.index_choice import AskedBudget
 from store.refs import ArtifactRef
 from tasks.steps.check_version import check_version
 from tasks.steps.compact_shards import compact_shards
@@ -21,7 +22,7 @@ from tasks.steps.contract import Contract
 from tasks.steps.embed_faces import embed_faces
 from tasks.steps.find_faces import FoundFaces, find_faces
 from tasks.steps.list_photos import list_photos
-from tasks.steps.plan_build import BuildPlan, plan_build
+from tasks.steps.plan_build import BuildPlan, plan_build, with_budget
 from tasks.steps.publish_version import publish_version
 from tasks.steps.resolve_encoder import EncoderRef, resolve_encoder
 from tasks.steps.train_encoder import NetworkSettings, new_encoder
@@ -178,3 +179,27 @@ def paint() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def approximate(
+    small_encoder: tuple[Path, EncoderRef],
+    middle_faces: Callable[..., list[PhotoFaces]],
+    paint: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Builder, Path]:
+    """A store with one approximate version of 96 photos, and their folder; not to be changed."""
+    folder = tmp_path_factory.mktemp("approximate")
+    shutil.copytree(small_encoder[0], folder / "store")
+    for n in range(96):
+        paint(folder / "photos" / f"{n}.png", n)
+    builder = Builder(store=str(folder / "store"), contract=Contract(), encoder=small_encoder[1], shard_photos=32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.steps.find_faces.find_in_photos", middle_faces)
+        patch.setattr("store.index_choice.FEWEST_FOR_CODES", 32)
+        plan = with_budget(
+            builder.plan(folder / "photos"), AskedBudget(memory_bytes=9_000)
+        )  # exact search holds 13,056
+        checked = check_version(builder.draft(plan), store=builder.store)
+        publish_version(checked.draft, store=builder.store, plan=plan)
+    return builder, folder / "photos"

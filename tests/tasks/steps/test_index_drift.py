@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 
 from benchmarks.face_vectors import FaceVectors
+from store.index_change import MOST_BESIDE
+from store.index_changed import ChangedIndex
 from store.index_choice import kind_for
-from store.index_edit import edit_index
+from store.index_edit import edit_index, emptied
 from store.index_file import build_index, index_bytes, indexed_ids, load_index
 from store.index_search import SearchSettings
 from tasks.steps.face_blocks import Gallery
@@ -48,6 +51,35 @@ def test_after_fifty_rounds_of_changes_recall_is_within_a_hundredth_of_a_fresh_b
             drifted, fresh = (at_10(one, asked, best.settings) for one in (index, made(kind, there)))
             assert drifted > fresh - 0.01
     assert np.array_equal(indexed_ids(index), IDS[there])
+
+
+@pytest.mark.parametrize("kind", ["scan", "lists-sq8", "lists-rabitq"])
+def test_after_fifty_rounds_kept_beside_the_first_index_recall_is_within_a_hundredth_of_a_fresh_build_s(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("store.index_choice.FEWEST_FOR_CODES", 1_000)
+    rng = np.random.default_rng(6)
+    first = np.sort(rng.choice(POOL, FIRST, replace=False))
+    there, left, path = first, np.zeros(0, np.int64), tmp_path / "0"
+    base = made(kind, first)
+    best, _ = tune(base, Questions.of(QUERIES, Gallery(IDS[first], VECTORS[first])), recall=0.95)
+    nobody = faiss.IndexIDMap(emptied(made(kind, first)))
+    path.write_bytes(index_bytes(nobody))
+    for turn in range(1, ROUNDS + 1):
+        out = rng.choice(there, int(rng.integers(0, 12)), replace=False)
+        new = np.sort(rng.choice(np.setdiff1d(np.arange(POOL), there), int(rng.integers(0, 12)), replace=False))
+        added = indexed_ids(load_index(path.read_bytes(), where="here"))
+        gone = np.intersect1d(IDS[out], added)
+        path, before = tmp_path / str(turn), path
+        edit_index(before, path, removed_R=gone, added_A=IDS[new], vectors_AD=VECTORS[new])
+        left = np.union1d(left, np.setdiff1d(IDS[out], gone))
+        there = np.sort(np.concatenate([np.setdiff1d(there, out), new]))
+    index = ChangedIndex(base, load_index(path.read_bytes(), where="here"), left)
+    assert np.array_equal(indexed_ids(index), IDS[there])
+    assert 0.05 * FIRST < len(left) < MOST_BESIDE * FIRST
+    asked = Questions.of(QUERIES, Gallery(IDS[there], VECTORS[there]))
+    drifted, fresh = (at_10(one, asked, best.settings) for one in (index, made(kind, there)))
+    assert drifted > fresh - 0.01
 
 
 def at_10(index: Any, asked: Questions, settings: SearchSettings) -> float:

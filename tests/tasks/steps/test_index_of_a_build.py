@@ -15,13 +15,13 @@ import pytest
 from models.device_search import _screened
 from store.errors import ArtifactError, GateRefusedError, VersionError
 from store.index_choice import AskedBudget, IndexBudget
-from store.index_file import indexed_ids, load_index
+from store.index_file import indexed_ids
 from store.layout import open_store
 from store.schemas import VERSION_FACES, from_parquet
+from store.version_files import OF_THE_BASE, read_faces_of
 from store.versions import current_number, read_file, read_manifest, read_version
 from tasks.steps.check_version import check_version
 from tasks.steps.code_faces import code_faces
-from tasks.steps.contract import Contract
 from tasks.steps.forget import forget_now
 from tasks.steps.forget_exclude import Wish
 from tasks.steps.held_out_queries import HeldOutQueries, held_out_queries
@@ -36,7 +36,7 @@ from tasks.steps.write_index import begin_index, write_index
 
 Paint = Callable[[Path, int | None], Path]
 PHOTOS = 96
-TIGHT = AskedBudget(memory_bytes=9_000)  # exact search holds 13,056
+TIGHT = AskedBudget(memory_bytes=9_000)
 
 
 def build(builder: Any, photos: Path, asked: AskedBudget = TIGHT) -> Any:
@@ -52,21 +52,9 @@ def small_galleries_count(monkeypatch: pytest.MonkeyPatch, easy_faces: None) -> 
     monkeypatch.setattr("store.index_choice.FEWEST_FOR_CODES", 32)
 
 
-@pytest.fixture(scope="module")
-def made(
-    small_encoder: Any, make_builder: Any, middle_faces: Any, paint: Paint, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Any, Path]:
-    """A store with one approximate version, and its photos; not to be changed."""
-    folder = tmp_path_factory.mktemp("made")
-    shutil.copytree(small_encoder[0], folder / "store")
-    for n in range(PHOTOS):
-        paint(folder / "photos" / f"{n}.png", n)
-    builder = make_builder(store=str(folder / "store"), contract=Contract(), encoder=small_encoder[1], shard_photos=32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.steps.find_faces.find_in_photos", middle_faces)
-        patch.setattr("store.index_choice.FEWEST_FOR_CODES", 32)
-        build(builder, folder / "photos")
-    return builder, folder / "photos"
+@pytest.fixture
+def made(approximate: tuple[Any, Path]) -> tuple[Any, Path]:
+    return approximate
 
 
 @pytest.fixture
@@ -202,6 +190,16 @@ def test_a_manifest_of_before_budgets_reads_as_one_of_the_default(made: tuple[An
     assert old.index.measured == []
 
 
+@pytest.fixture(params=["beside", "whole"])
+def kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the next version is kept."""
+    if request.param == "whole":
+        monkeypatch.setattr("tasks.steps.write_changes.MOST_BESIDE", 0)
+    else:  # shards of 32 photos, one of which went, are a large part of 96
+        monkeypatch.setattr("tasks.steps.plan_build.compact", lambda found, *_, **__: (found.kept, []))
+    return str(request.param)
+
+
 @pytest.fixture
 def changed(made: tuple[Any, Path], tmp_path: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The source of the store with three photos more and two less, while the test runs."""
@@ -219,7 +217,9 @@ def changed(made: tuple[Any, Path], tmp_path: Path, paint: Paint, monkeypatch: p
         (tmp_path / f"{n}.png").rename(photos / f"{n}.png")
 
 
-def test_a_little_change_is_applied_to_a_copy_of_the_index_and_the_manifest_says_so(copy: Any, changed: Path) -> None:
+def test_a_little_change_is_applied_to_the_index_before_and_the_manifest_says_so(
+    copy: Any, changed: Path, kept: str
+) -> None:
     storage = open_store(copy.store)
     before = read_version(storage).manifest
     manifest = build(copy, changed, AskedBudget())
@@ -228,8 +228,12 @@ def test_a_little_change_is_applied_to_a_copy_of_the_index_and_the_manifest_says
     assert record.key == before.index.key
     assert record.trained is not None
     assert (record.trained.faces, record.trained.changed, record.trained.why) == (PHOTOS, 5, before.index.why)
+    how = "changes beside" if kept == "beside" else "a copy of"
     assert record.why.startswith(
-        f"{before.index.why}; updated: a copy of version 1's index, 3 faces added and 2 removed; 5.2% of the 96"
+        f"{before.index.why}; updated: {how} version 1's index, 3 faces added and 2 removed; 5.2% of the 96"
+    )
+    assert (manifest.requires, manifest.changes is not None) == (
+        (["changes"], True) if kept == "beside" else ([], False)
     )
     assert "truth.parquet" in manifest.files
     assert manifest.metrics is not None
@@ -261,7 +265,7 @@ def test_neighbours_of_unchanged_queries_are_carried_on_and_not_searched_again(
     assert manifest.index.change == "updated"
     storage = open_store(copy.store)
     version = read_version(storage)
-    table = from_parquet(read_file(storage, version, "faces.parquet"), VERSION_FACES, where="x")
+    table = read_faces_of(storage, version)
     faces = open_faces(storage, table, encoder=manifest.encoder.id, dimension=32, recorded=manifest)
     held = read_truth(read_file(storage, version, "truth.parquet"), dimension=32, where="x")
     assert 40 <= len(held["gate"].faces) < PHOTOS // 2 + 1
@@ -269,17 +273,17 @@ def test_neighbours_of_unchanged_queries_are_carried_on_and_not_searched_again(
     assert np.array_equal(anew.near[1.0].ids[:, :90], held["gate"].near[1.0].ids[:, :90])
 
 
-def test_who_was_removed_is_not_answered_by_a_changed_index(copy: Any, changed: Path) -> None:
+def test_who_was_removed_is_not_answered_by_a_changed_index(copy: Any, changed: Path, kept: str) -> None:
     storage = open_store(copy.store)
     before = faces_of(storage)
     build(copy, changed, AskedBudget())
     after = faces_of(storage)
-    index = load_index(read_file(storage, read_version(storage), "index.faiss"), where="x")
+    index = open_version(storage, None)[0].index
     assert set(indexed_ids(index).tolist()) == set(after)
     gone = set(before) - set(after)
     assert len(gone) == 2
     data = read_file(storage, read_version(storage), "index.faiss")
-    assert not any(int(one).to_bytes(8, "little") in data for one in gone)
+    assert all((int(one).to_bytes(8, "little") in data) == (kept == "beside") for one in gone)
 
 
 def test_changes_add_up_until_the_index_is_trained_anew(
@@ -295,7 +299,7 @@ def test_changes_add_up_until_the_index_is_trained_anew(
 
 
 def test_a_changed_index_that_the_gate_refuses_is_made_anew_at_once(
-    copy: Any, changed: Path, paint: Paint, monkeypatch: pytest.MonkeyPatch
+    copy: Any, changed: Path, kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = copy.plan(changed)
     draft = copy.draft(plan)
@@ -304,6 +308,7 @@ def test_a_changed_index_that_the_gate_refuses_is_made_anew_at_once(
     path = f"{folder}/draft.json"
     document = json.loads(storage.read(path))
     assert document["index"]["change"] == "updated"
+    assert (document["changes"] is None) == (kept == "whole")
     document["index"]["parameters"] |= {"refine": 1, "nprobe": 1}  # asked so, it finds too little
     document.pop("self_sha256")
     storage.write(path, json.dumps(document).encode())
@@ -315,12 +320,13 @@ def test_a_changed_index_that_the_gate_refuses_is_made_anew_at_once(
     assert manifest.index.change == "rebuilt"
     assert re.search(r"made anew: recall@10 of the changed one was 0\.\d{3} at the gate$", manifest.index.why)
     assert manifest.gate == {"recall_at_10": 0.95, "passed": True}
+    assert (manifest.changes, manifest.requires) == (None, [])
+    assert sorted(manifest.files) == sorted({*OF_THE_BASE, "truth.parquet", "report.html"})
     assert verify_store(copy.store).problems == []
 
 
 def faces_of(storage: Any) -> list[int]:
-    data = read_file(storage, read_version(storage), "faces.parquet")
-    ids: list[int] = from_parquet(data, VERSION_FACES, where="x")["face_id"].to_pylist()
+    ids: list[int] = read_faces_of(storage, read_version(storage), ["face_id"])["face_id"].to_pylist()
     return ids
 
 
@@ -412,7 +418,7 @@ def test_a_coded_block_that_is_broken_publishes_nothing_and_the_next_build_codes
 
 
 def test_a_changed_copy_of_many_faces_takes_no_workers(
-    copy: Any, changed: Path, monkeypatch: pytest.MonkeyPatch
+    copy: Any, changed: Path, kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.steps.stored_faces._HELD_BYTES", 1_000)
     monkeypatch.setattr("tasks.steps.write_index.plan_coding", None)

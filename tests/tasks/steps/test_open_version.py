@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from app.cli import main
-from store import index_file, index_trial, verified_files
+from store import index_file, index_trial, verified_files, version_files, version_index
 from store.errors import ArtifactError, ManifestError, VersionError
 from store.fingerprints import sha256_hex
 from store.index_file import build_exact_index, indexed_ids
@@ -60,8 +60,8 @@ def test_a_damaged_version_is_refused_before_anybody_parses_it(
     built: Any, photo: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_store(built.store).write(f"versions/000001/{name}", b"IxFI" + os.urandom(100))
-    reader = "open_index" if name == "index.faiss" else "from_parquet"
-    monkeypatch.setattr(step, reader, lambda *_, **__: pytest.fail("it was parsed"))
+    reader = (version_index, "open_index") if name == "index.faiss" else (version_files, "from_parquet")
+    monkeypatch.setattr(*reader, lambda *_, **__: pytest.fail("it was parsed"))
     with pytest.raises(ArtifactError, match=rf"000001/{name} has changed: its sha256 is"):
         query_photo(photo, store=built.store)
 
@@ -150,7 +150,8 @@ def test_the_refusal_is_on_stderr_and_in_the_answer(
 def test_damage_is_found_once_and_not_at_every_query(two: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     damage_hash(two)
     assert open_version(two)[0].version.number == 1
-    monkeypatch.setattr(step, "verified_file", lambda *_, **__: pytest.fail("hashed again"))
+    for module in (version_index, version_files):
+        monkeypatch.setattr(module, "verified_file", lambda *_, **__: pytest.fail("hashed again"))
     opened, warnings = open_version(two)
     assert opened.version.number == 1
     assert len(warnings) == 1

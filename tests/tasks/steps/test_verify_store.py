@@ -99,7 +99,7 @@ def test_one_version_is_verified_by_itself(storage: Storage) -> None:
 
 def test_nothing_is_parsed_that_is_not_what_its_hash_says(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     storage.write("versions/000002/index.faiss", b"IxFI" + bytes(99))
-    monkeypatch.setattr("tasks.steps.verify_version.open_index", lambda *_, **__: pytest.fail("it was opened"))
+    monkeypatch.setattr("store.version_index.open_index", lambda *_, **__: pytest.fail("it was opened"))
     assert kinds(storage, version=2) == {"hash"}
 
 
