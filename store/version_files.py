@@ -7,6 +7,7 @@ and `added_*` files of what came. Whoever asks for a table gets it whole. N rows
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -59,6 +60,14 @@ TABLES_OF_ROWS = (PHOTOS_FILE, FACES_FILE, ADDED_PHOTOS_FILE, ADDED_FACES)
 
 Rows = npt.NDArray[np.int64]
 
+_SCHEMAS = {
+    PHOTOS_FILE: VERSION_PHOTOS,
+    FACES_FILE: VERSION_FACES,
+    ADDED_PHOTOS_FILE: ADDED_PHOTOS,
+    ADDED_FACES: VERSION_FACES,
+    LEFT_FILE: LEFT,
+}
+
 _TAKERS = 2  # columns at a time
 
 
@@ -88,17 +97,17 @@ class VersionFiles:
         Raises:
             ArtifactError: it is missing, or is not what was written; the message says where.
         """
-        schema = {
-            PHOTOS_FILE: VERSION_PHOTOS,
-            FACES_FILE: VERSION_FACES,
-            ADDED_PHOTOS_FILE: ADDED_PHOTOS,
-            ADDED_FACES: VERSION_FACES,
-            LEFT_FILE: LEFT,
-        }[name]
-        record, path = self.manifest.files[name], self.paths[name]
-        # of a file of this machine no more is read than is asked for, once its hash was checked
-        local = self.storage.local and verified_file(self.storage, path, sha256=record.sha256, size=record.bytes)
-        return from_parquet(local or self.read(name), schema, where=f"{self.called}'s {name}", columns=columns)
+        return self._table(self._checked(name), name, columns)
+
+    def _checked(self, name: str) -> Path | bytes:
+        """The file, its hash checked: of this machine by its path, so that no more of it is read than is asked for."""
+        if not self.storage.local:
+            return self.read(name)
+        record = self.manifest.files[name]
+        return verified_file(self.storage, self.paths[name], sha256=record.sha256, size=record.bytes)
+
+    def _table(self, data: Path | bytes, name: str, columns: Sequence[str] | None) -> pa.Table:
+        return from_parquet(data, _SCHEMAS[name], where=f"{self.called}'s {name}", columns=columns)
 
     def left(self, of: Literal["photos", "faces", "vectors"]) -> Rows:
         """What of the base's files counts no more, int64, ascending: row numbers of photos, face ids of the others."""
@@ -114,22 +123,38 @@ class VersionFiles:
         Raises:
             ArtifactError: as of `table`, or where the changes do not fit the base.
         """
-        base = self.table(PHOTOS_FILE, columns)
         if self.manifest.changes is None:
-            return base
-        added = self.table(ADDED_PHOTOS_FILE, None if columns is None else [*columns, "row"])
-        rows_N = photo_rows(base.num_rows, self.left("photos"), added["row"].to_numpy(), where=self.called)
-        return taken([base, added.select(base.column_names)], rows_N)
+            return self.table(PHOTOS_FILE, columns)
+        names = list(VERSION_PHOTOS.names if columns is None else columns)
+        base, added = self._checked(PHOTOS_FILE), self.table(ADDED_PHOTOS_FILE, [*names, "row"])
+        first = self._table(base, PHOTOS_FILE, names[:1])
+        rows_N = photo_rows(first.num_rows, self.left("photos"), added["row"].to_numpy(), where=self.called)
+        return self._put_together(base, PHOTOS_FILE, added, rows_N, first=first, names=names)
 
     def faces(self, columns: Sequence[str] | None = None) -> pa.Table:
         """VERSION_FACES by rising face_id, or some of its columns; errors as of `photos`."""
         if self.manifest.changes is None:
             return self.table(FACES_FILE, columns)
-        wanted = None if columns is None else list(dict.fromkeys([*columns, "face_id"]))
-        base, added = self.table(FACES_FILE, wanted), self.table(ADDED_FACES, wanted)
-        ids = base["face_id"].to_numpy(), added["face_id"].to_numpy()
-        faces = taken([base, added], face_rows(*ids, self.left("faces"), where=self.called))
-        return faces if columns is None else faces.select(list(columns))
+        names = list(VERSION_FACES.names if columns is None else columns)
+        base, added = self._checked(FACES_FILE), self.table(ADDED_FACES, list(dict.fromkeys([*names, "face_id"])))
+        first = self._table(base, FACES_FILE, ["face_id"])
+        ids = first["face_id"].to_numpy(), added["face_id"].to_numpy()
+        rows_N = face_rows(*ids, self.left("faces"), where=self.called)
+        return self._put_together(base, FACES_FILE, added, rows_N, first=first, names=names)
+
+    def _put_together(
+        self, base: Path | bytes, name: str, added: pa.Table, rows_N: Rows, *, first: pa.Table, names: Sequence[str]
+    ) -> pa.Table:
+        """Columns of the base and of what was added, a few at a time, so that no more of the base is held beside the result."""
+
+        def column(one: str) -> pa.Array:
+            of_base = first if one in first.column_names else self._table(base, name, [one])
+            return _taken_column([of_base, added], one, rows)
+
+        rows = pa.array(rows_N)
+        with ThreadPoolExecutor(_TAKERS, thread_name_prefix="take-columns") as takers:
+            fields = [_SCHEMAS[name].field(one) for one in names]
+            return pa.table(list(takers.map(column, names)), schema=pa.schema(fields))
 
     def raw_tables(self) -> list[str]:
         """The names of all tables of photos and faces that lie there; what counts no more stands in them too."""
@@ -209,11 +234,11 @@ def face_rows(ids_B: Rows, ids_A: Rows, left_L: Rows, *, where: str) -> Rows:
 
 def taken(parts: Sequence[pa.Table], rows_N: Rows) -> pa.Table:
     """Some rows of tables with the same columns, numbered through all of them: a column at a time, so that none is held twice."""
-    rows = pa.array(rows_N)
-
-    def column(name: str) -> pa.Array:
-        chunks = [chunk for part in parts for chunk in part[name].chunks]
-        return pa.chunked_array(chunks, parts[0].schema.field(name).type).combine_chunks().take(rows)
-
+    rows, names = pa.array(rows_N), parts[0].column_names
     with ThreadPoolExecutor(_TAKERS, thread_name_prefix="take-columns") as takers:
-        return pa.table(list(takers.map(column, parts[0].column_names)), schema=parts[0].schema)
+        return pa.table(list(takers.map(lambda name: _taken_column(parts, name, rows), names)), schema=parts[0].schema)
+
+
+def _taken_column(parts: Sequence[pa.Table], name: str, rows: pa.Array) -> pa.Array:
+    chunks = [chunk for part in parts for chunk in part[name].chunks]
+    return pa.chunked_array(chunks, parts[0].schema.field(name).type).combine_chunks().take(rows)
