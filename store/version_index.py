@@ -18,7 +18,7 @@ def open_index_of(files: VersionFiles, *, known: bool = False, copies: Path | No
 
     Args:
         files: of the version.
-        known: FAISS has written them here, a moment ago: no child process tries them first.
+        known: they were written or tried before, as those of a draft and of its parent: no child process tries them first.
         copies: a folder of this machine for objects whose bytes have just been checked, and which are not to be kept.
 
     Raises:

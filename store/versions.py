@@ -240,9 +240,7 @@ def claimed_numbers(storage: Storage) -> set[int]:
 
 def _place_checked(storage: Storage, source: str, target: str, record: FileRecord) -> None:
     storage.copy(source, target)
-    if is_verified(
-        storage, target, sha256=record.sha256
-    ):  # another name of a file that was checked and has not changed
+    if is_verified(storage, target, sha256=record.sha256):  # it is a file that was checked, under another name
         return
     if _is_as_recorded(storage, target, record):
         note_verified(storage, target, sha256=record.sha256)

@@ -36,7 +36,6 @@ from tasks.steps.workroom import workroom
 
 __all__ = ["CheckedVersion", "check_version"]
 
-
 _OF_A_PHOTO = ["uri", "photo_sha256", "status", "reason", "label", "width", "height"]
 _NOBODY = Gallery(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
 _OF_A_FACE = ["face_id", "photo_sha256", "box", "score", "label", "shard"]

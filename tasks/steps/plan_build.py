@@ -58,7 +58,7 @@ class BuildPlan:
         needed: False when the next version would be the parent again.
         only_retries: nothing but failed photos is tried again; when they fail once more, there is nothing to publish.
         budget: of the index.
-        difference: what is not as the parent tells it; None where there is no parent of this contract and encoder, or much differs.
+        difference: what is not as the parent tells it; None where no parent has this contract and encoder, where nothing differs, or much.
     """
 
     parent: int | None
@@ -151,6 +151,7 @@ def plan_build(
     made_otherwise = manifest is None or manifest.contract.id != contract.id
     made_otherwise |= manifest is not None and encoder is not None and manifest.encoder.id != encoder
     others = found.relabelled or made_otherwise
+    needed = found.counts.differs or others
     return BuildPlan(
         parent=parent.number if parent else None,
         source=listed.source,
@@ -165,10 +166,12 @@ def plan_build(
         compactions=tuple(_write_compaction(storage, one) for one in merged),
         embedded=_embedded(storage, manifest, encoder, _names(table)),
         kept=_kept_refs(storage, manifest, _names(kept)),
-        needed=found.counts.differs or others,
+        needed=needed,
         only_retries=not (found.counts.added or found.counts.changed or found.counts.removed or others),
         budget=IndexBudget.of(manifest.index.budget if manifest else None),
-        difference=_difference(storage, f"runs/plans/{plan_uuid}", manifest, table, before, made_otherwise),
+        difference=_difference(storage, f"runs/plans/{plan_uuid}", manifest, table, before)
+        if needed and not made_otherwise
+        else None,
     )
 
 
@@ -187,10 +190,10 @@ def discard_plan(plan: BuildPlan, *, store: str) -> None:
 
 
 def _difference(
-    storage: Storage, name: str, manifest: Manifest | None, table: pa.Table, before: pa.Table, made_otherwise: bool
+    storage: Storage, name: str, manifest: Manifest | None, table: pa.Table, before: pa.Table
 ) -> PlannedDifference | None:
     """Written where an index may follow the one before: only an approximate one is kept as changes."""
-    if manifest is None or made_otherwise or manifest.index.trained is None:
+    if manifest is None or manifest.index.trained is None:
         return None
     difference = difference_of(table, before)
     if difference is None:

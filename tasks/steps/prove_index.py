@@ -70,7 +70,9 @@ def prove_approximate(index: Any, held: HeldOut, settings: SearchSettings) -> di
     took = latency_of(index, asked.queries[:_ONE_BY_ONE], settings)
     some = held.only(np.arange(len(held.faces)) % -(-len(held.faces) // _SOME) == 0)
     return {
-        "recall_at_1": float(asked.recalls(found_QK[:, :1], k=1).mean()),  # as many are compared for one as for ten
+        "recall_at_1": float(
+            asked.recalls(found_QK[:, :1], k=1).mean()
+        ),  # nearly as many are compared for one as for ten
         "recall_at_10": float(asked.recalls(found_QK, k=10).mean()),
         "recall_at_100": recall_of(index, some.questions(), settings, ks=(100,))[100],
         "recall_at_10_filtered": {

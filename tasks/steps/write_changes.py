@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from store.index_change import MOST_BESIDE, reason_to_rebuild
 from store.index_changed import ChangedIndex
-from store.index_choice import choose_index
+from store.index_choice import IndexBudget, choose_index
 from store.index_edit import edit_index, emptied
 from store.index_stream import Spool, WrittenIndex
 from store.index_trial import open_mapped
@@ -80,6 +80,8 @@ def write_changes(
     if parent is None or plan.difference is None or plan.difference.revision != parent.manifest.revision:
         return None
     if parent.manifest.contract.id != contract.id or parent.manifest.encoder.id != encoder.id:
+        return None
+    if IndexBudget.of(parent.manifest.index.budget) != plan.budget:
         return None
     following = changes_of(storage, parent, plan, plan.difference, contract=contract)
     if following is None or following.share > MOST_BESIDE or _outlives(storage, parent, following):
